@@ -1,0 +1,87 @@
+"""``oblik generate``: portraits from words.
+
+In: a prompt and the values of a plan. Out: pictures, a grid and a record in the persona's gallery.
+Knows nothing of tensors.
+"""
+
+from __future__ import annotations
+
+import click
+
+from oblik import studio
+from oblik.progress import RichProgress
+from oblik.settings import Settings
+
+MOST_PICTURES = 1000
+
+
+def seed_list(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    """Seeds written as ``1,2,3`` or ``1-8``."""
+    if value is None:
+        return None
+    seeds: list[int] = []
+    for part in value.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not (first.isdigit() and (last.isdigit() or not dash)):
+            raise click.BadParameter(f"{value!r} is neither like 1,2,3 nor like 1-8", ctx, param)
+        seeds += range(int(first), int(last) + 1) if dash else [int(first)]
+    if not 0 < len(seeds) <= MOST_PICTURES:
+        raise click.BadParameter(f"{value!r} names {len(seeds)} seeds, not 1 to {MOST_PICTURES}", ctx, param)
+    return tuple(seeds)
+
+
+@click.command()
+@click.argument("prompt")
+@click.option("--persona", "slug", help="Persona to show.  [the active one]")
+@click.option("--seeds", callback=seed_list, metavar="1,2,3|1-8", help="One picture for each seed.  [1-8]")
+@click.option(
+    "--count", type=click.IntRange(1, MOST_PICTURES), help="That many pictures, seeds counted up from --seed."
+)
+@click.option("--seed", type=click.IntRange(min=0), help="The first seed of --count.  [1]")
+@click.option("--steps", type=int, help="Sampling steps, 1 to 150.")
+@click.option("--guidance", type=float, help="Guidance scale, 1 to 20 (Qwen-Image: true_cfg_scale).")
+@click.option("--lora", metavar="VERSION", help="LoRA version.  [the newest]")
+@click.option("--lora-scale", type=float, help="Strength of the LoRA, 0 to 1.5.")
+@click.option("--width", "width_px", type=int, help="Width in pixels.")
+@click.option("--height", "height_px", type=int, help="Height in pixels.")
+@click.option("--batch", type=int, help="Pictures at once, 1 to 64.")
+@click.option("--negative", "negative_prompt", help="What should not be seen.")
+@click.option("--preset", default="fast", show_default=True, help="A preset's name or TOML file.")
+@click.option("--style", is_flag=True, help="Allow art styles in the prompt.")
+@click.option("--no-lora", is_flag=True, help="Switch the LoRA's weights off; the learned token stays.")
+@click.option("--no-token", is_flag=True, help="Ask for a stranger in the same words.")
+@click.pass_obj
+def command(
+    settings: Settings,
+    /,
+    prompt: str,
+    slug: str | None,
+    seeds: tuple[int, ...] | None,
+    count: int | None,
+    seed: int | None,
+    preset: str,
+    style: bool,
+    no_lora: bool,
+    no_token: bool,
+    **asked: int | float | str | None,
+) -> None:
+    """Make portraits from PROMPT, for example "in a park, smiling".
+
+    The persona's token is put in front when the prompt lacks it.
+    """
+    if seeds and (count or seed is not None):
+        raise click.UsageError("--seeds excludes --count and --seed")
+    if count or seed is not None:
+        first = 1 if seed is None else seed
+        seeds = tuple(range(first, first + (count or 1)))
+    made = studio.generate(
+        settings, prompt, slug, asked={**asked, "seeds": seeds}, lora=not no_lora, token=not no_token,
+        style=style, preset=preset, progress=RichProgress(),
+    )  # fmt: skip
+    record = made.record
+    click.echo(f"prompt: {record.plan.prompt}")
+    ids = f"token ids {record.token_ids}, " if record.token_ids else ""
+    click.echo(f"{len(record.pictures)} pictures, {ids}{sum(record.seconds.values()):.1f} s")
+    click.echo(str(made.folder / (record.grid or "")))
+    if not no_token:
+        click.echo("next: oblik likeness")

@@ -1,0 +1,60 @@
+"""``oblik miniature``: people who do not exist, and the pack that is trained on them.
+
+In: seeds and folders. Out: a phone folder of photos, or a pack. Knows nothing of how faces are drawn.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.group()
+def command() -> None:
+    """Render people who do not exist; build the embedded pack."""
+
+
+@command.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Who: a seed is a person."
+)
+@click.option("--photos", type=click.IntRange(min=1), default=48, show_default=True, help="How many files.")
+@click.option(
+    "--truth", is_flag=True, help="Also write truth.json: what is a stranger, a burst, a duplicate."
+)
+def shoot(out: Path, seed: int, photos: int, truth: bool) -> None:
+    """Write a folder of photos into OUT as one would copy it from a phone.
+
+    JPEGs of several sizes with camera data, places and orientations; among them near-duplicates, a
+    burst, two photos of somebody else and a damaged file.
+    """
+    from oblik.miniature.shoot import shoot as write
+
+    files = write(seed, photos, out, truth=truth)
+    click.echo(f"{len(files)} files of the rendered person {seed} in {out}")
+
+
+@command.command()
+@click.option("--work", type=click.Path(path_type=Path), default=Path(".miniature"), show_default=True,
+              help="Where renders and checkpoints stay between runs.")  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), default=Path(".miniature/pack"), show_default=True,
+              help="Where the pack is written.")  # fmt: skip
+@click.option("--people", type=click.IntRange(min=20), help="How many people to render.  [6000]")
+@click.option("--steps", type=click.IntRange(min=1), help="Steps of the transformer.")
+def build(work: Path, out: Path, people: int | None, steps: int | None) -> None:
+    """Render the people and train every network of the miniature pack, from scratch.
+
+    Takes a few CPU hours. It can be stopped at any time: the same command goes on.
+    """
+    from dataclasses import replace
+
+    from oblik.miniature.build import Build, Recipe
+    from oblik.progress import RichProgress
+
+    recipe = Recipe() if people is None else Recipe(people=people)
+    if steps is not None:
+        recipe = replace(recipe, transformer=replace(recipe.transformer, steps=steps))
+    Build(work, recipe, RichProgress()).pack(out)
+    click.echo(f"pack written to {out}; try it: oblik --pack {out} demo")
