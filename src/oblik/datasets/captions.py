@@ -1,0 +1,97 @@
+"""Captions: trigger token, class noun, plain descriptors.
+
+In: descriptors (a closed vocabulary of plain words) and, for a persona, the trigger token. Out: one
+line of text. What must be learned as identity (features, proportions, marks) is never described,
+and art styles are refused by name. The miniature pack is pretrained on captions of this grammar.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from oblik.errors import InvalidInput
+
+STYLE_WORDS = frozenset(
+    "anime cartoon caricature comic painting watercolor watercolour oil sketch drawing illustration render "
+    "3d cgi pixar disney manga vaporwave cyberpunk impressionist artstation stylized stylised".split()
+)
+ACCESSORIES = ("glasses", "sunglasses", "scarf", "hat", "mask")
+EXPRESSIONS = {"smile": "smiling", "laugh": "laughing", "surprised": "surprised", "serious": "serious"}
+SCENES = {
+    "studio": "in a studio",
+    "office": "in an office",
+    "park": "in a park",
+    "street": "on a street",
+    "beach": "on a beach",
+    "room": "in a room",
+    "night": "at night",
+}
+LIGHTS = {
+    "studio": "studio light",
+    "daylight": "daylight",
+    "side": "side light",
+    "warm": "warm light",
+    "backlit": "backlit",
+    "dim": "dim light",
+}
+
+
+def caption(descriptors: Mapping[str, str], *, token: str | None = None, noun: str | None = None) -> str:
+    """One caption. Without ``token`` it describes a stranger ("photo of a young woman with ...").
+
+    ``descriptors`` may lack any key; unknown keys are ignored. Keys and words: see the tables above
+    and ``miniature/people.py``.
+    """
+    return ", ".join([_subject(descriptors, token, noun), *_phrases(descriptors)])
+
+
+def refuse_style_words(text: str) -> None:
+    """Raise InvalidInput naming the first art-style word in ``text``."""
+    for word in re.findall(r"[\w']+", text.lower()):
+        if word in STYLE_WORDS:
+            raise InvalidInput(
+                f"the style word {word!r} does not belong in a photo caption",
+                hint="describe what the camera saw; styles are added at generation with --style",
+            )
+
+
+def _subject(descriptors: Mapping[str, str], token: str | None, noun: str | None) -> str:
+    noun = noun or descriptors.get("gender", "person")
+    age = descriptors.get("age", "")
+    who = " ".join(word for word in (token or ("an" if age == "old" else "a"), age, noun) if word)
+    traits = [text for text in (_skin(descriptors), _hair(descriptors), _beard(descriptors)) if text]
+    return f"photo of {who}" + (f" with {' and '.join(traits)}" if traits else "")
+
+
+def _skin(descriptors: Mapping[str, str]) -> str:
+    return f"{descriptors['skin']} skin" if "skin" in descriptors else ""
+
+
+def _hair(descriptors: Mapping[str, str]) -> str:
+    style, color = descriptors.get("hair_style", ""), descriptors.get("hair_color", "")
+    if style == "bald":
+        return "bald head"
+    return f"{' '.join(word for word in (style, color) if word)} hair" if style or color else ""
+
+
+def _beard(descriptors: Mapping[str, str]) -> str:
+    word = descriptors.get("beard", "none")
+    return "" if word == "none" else word
+
+
+def _phrases(descriptors: Mapping[str, str]) -> list[str]:
+    present = descriptors.get("accessories", "")
+    worn = [name for name in ACCESSORIES if name in present.split(", ")]
+    clothing = descriptors.get("clothing")
+    found = [
+        f"wearing {' and '.join(worn)}" if worn else "",
+        f"{clothing} clothes" if clothing else "",
+        EXPRESSIONS.get(descriptors.get("expression", ""), ""),
+        "hand at face" if "hand" in present.split(", ") else "",
+        f"{descriptors['view']} view" if "view" in descriptors else "",
+        descriptors.get("framing", ""),
+        SCENES.get(descriptors.get("scene", ""), ""),
+        LIGHTS.get(descriptors.get("light", ""), ""),
+    ]
+    return [phrase for phrase in found if phrase]

@@ -1,0 +1,188 @@
+"""From files to decisions: which photos stay, which are set aside, and why, in words.
+
+In: identified files and a face stack. Out: a `Verdict` for every file. Nothing is written or deleted.
+Knows nothing of captions, splits or versions.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from oblik.datasets.buckets import Bucket, Crop, choose_bucket, crop_head
+from oblik.datasets.manifest import Status
+from oblik.faces.stack import Face, FaceStack
+from oblik.photos.duplicates import Identity, Look, appearance, find_identity, group_photos
+from oblik.photos.intake import Found, take
+from oblik.photos.quality import Quality, measure
+
+WORK_PX = 768
+THUMB_PX = 176
+MAX_FACES = 8
+MIN_SCORE = 0.3
+MAX_ENLARGEMENT = 2.0
+BLUR_SHARE = 0.12
+NOBODY: NDArray[np.float32] = np.zeros((0, 0), np.float32)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One picture as it was looked at. Landmarks are in pixels of the upright photo."""
+
+    found: Found
+    file: Path
+    thumb: bytes
+    faces: tuple[Face, ...]
+    embeddings_KD: NDArray[np.float32]
+    qualities: tuple[Quality, ...]
+    hash_64: int
+    small: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one file. ``face`` and what follows are set where a face was chosen."""
+
+    found: Found
+    status: Status
+    reason: str = ""
+    file: Path | None = None
+    thumb: bytes = b""
+    face: Face | None = None
+    embedding: NDArray[np.float32] | None = None
+    quality: Quality | None = None
+    faces: int = 0
+    cosine: float = 0.0
+    group: int | None = None
+    bucket: Bucket | None = None
+    crop: Crop | None = None
+
+
+def examine(found: Found, file: Path, stack: FaceStack) -> Candidate | Verdict:
+    """Decode one file, find its faces and measure them; a Verdict when it can't be decoded."""
+    found, image = take(found, file, short_side_px=WORK_PX)
+    if image is None:
+        return Verdict(found, Status.refused, found.refused)
+    pixels = np.asarray(image)
+    faces = [face for face in stack.detect(pixels) if face.score >= MIN_SCORE][:MAX_FACES]
+    scale = found.width_px / image.width
+    embeddings_KD = np.stack([stack.embed(pixels, face) for face in faces]) if faces else NOBODY
+    hash_64, small = appearance(image)
+    return Candidate(
+        found=found, file=file, thumb=_thumb(image), faces=tuple(_scaled(face, scale) for face in faces),
+        embeddings_KD=embeddings_KD,
+        qualities=tuple(measure(pixels, face, scale=scale) for face in faces), hash_64=hash_64, small=small,
+    )  # fmt: skip
+
+
+def decide(
+    candidates: Sequence[Candidate],
+    buckets: Sequence[Bucket],
+    impostors_MD: NDArray[np.float32] | None = None,
+) -> tuple[list[Verdict], Identity | None]:
+    """Choose the persona's face in each photo and set aside what does not serve, in the order given."""
+    seen = [candidate for candidate in candidates if candidate.faces]
+    if not seen:
+        return [_no_face(candidate) for candidate in candidates], None
+    identity = find_identity([candidate.embeddings_KD for candidate in seen], impostors_MD)
+    verdicts = [_chosen(candidate, identity, at, buckets) for at, candidate in enumerate(seen)]
+    verdicts = _without_blurred(_without_repeats(seen, verdicts))
+    by_source = {verdict.found.source: verdict for verdict in verdicts}
+    return [by_source.get(c.found.source) or _no_face(c) for c in candidates], identity
+
+
+def _no_face(candidate: Candidate) -> Verdict:
+    return Verdict(
+        candidate.found, Status.set_aside, "no face was found in it", candidate.file, candidate.thumb
+    )
+
+
+def _chosen(candidate: Candidate, identity: Identity, at: int, buckets: Sequence[Bucket]) -> Verdict:
+    which, found = identity.face_of[at], candidate.found
+    face, quality = candidate.faces[which], candidate.qualities[which]
+    bucket = choose_bucket(found.width_px, found.height_px, buckets)
+    crop = crop_head(face.landmarks, found.width_px, found.height_px, bucket)
+    reason = ""
+    if identity.is_stranger(at):
+        reason = f"somebody else (likeness {identity.cosines[at]:.2f}, below {identity.threshold:.2f})"
+    elif crop.scale > MAX_ENLARGEMENT:
+        need = bucket.height_px / MAX_ENLARGEMENT
+        reason = f"the head is too small ({crop.height:.0f} px high with its margin, {need:.0f} needed)"
+    return Verdict(
+        found=found, status=Status.set_aside if reason else Status.accepted, reason=reason,
+        file=candidate.file, thumb=candidate.thumb, face=face, embedding=candidate.embeddings_KD[which],
+        quality=quality, faces=len(candidate.faces), cosine=identity.cosines[at], bucket=bucket, crop=crop,
+    )  # fmt: skip
+
+
+def _without_repeats(seen: Sequence[Candidate], verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """Group what is still accepted; of each group the sharpest stays."""
+    kept = [at for at, verdict in enumerate(verdicts) if verdict.status is Status.accepted]
+    looks = [_look(seen[at], verdicts[at]) for at in kept]
+    done = list(verdicts)
+    for at, fate in zip(kept, group_photos(looks), strict=True):
+        if fate.beaten_by is None:
+            done[at] = replace(verdicts[at], group=fate.group)
+            continue
+        winner, mine = verdicts[kept[fate.beaten_by]], verdicts[at]
+        what = "nearly the same picture as" if fate.kind == "duplicate" else "the same moment as"
+        reason = f"{what} {winner.found.source} (sharpness {_sharp(mine):.0f} against {_sharp(winner):.0f})"
+        done[at] = replace(mine, status=Status.set_aside, reason=reason, group=fate.group)
+    return done
+
+
+def _without_blurred(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """Set aside what is far blurrier than the others of this folder."""
+    sharp = [_sharp(verdict) for verdict in verdicts if verdict.status is Status.accepted]
+    if not sharp:
+        return list(verdicts)
+    middle = float(np.median(sharp))
+    return [
+        replace(
+            verdict, status=Status.set_aside,
+            reason=f"out of focus or shaken (sharpness {_sharp(verdict):.0f}, usual here is {middle:.0f})",
+        )
+        if verdict.status is Status.accepted and _sharp(verdict) < BLUR_SHARE * middle
+        else verdict
+        for verdict in verdicts
+    ]  # fmt: skip
+
+
+def same_files(files: Sequence[Found]) -> dict[str, str]:
+    """Source -> the earlier source with the same content."""
+    first: dict[str, str] = {}
+    again = {}
+    for found in files:
+        if found.sha256 and found.sha256 in first:
+            again[found.source] = first[found.sha256]
+        first.setdefault(found.sha256, found.source)
+    return again
+
+
+def _look(candidate: Candidate, verdict: Verdict) -> Look:
+    assert verdict.embedding is not None
+    return Look(
+        candidate.hash_64, candidate.small, candidate.found.captured_at, _sharp(verdict), verdict.embedding
+    )
+
+
+def _sharp(verdict: Verdict) -> float:
+    return verdict.quality.sharpness if verdict.quality else 0.0
+
+
+def _scaled(face: Face, scale: float) -> Face:
+    left, top, right, bottom = (edge * scale for edge in face.box)
+    return Face((left, top, right, bottom), np.asarray(face.landmarks * scale, np.float32), face.score)
+
+
+def _thumb(image: Image.Image) -> bytes:
+    small = ImageOps.contain(image, (THUMB_PX, THUMB_PX), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=78)
+    return buffer.getvalue()

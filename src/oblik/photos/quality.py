@@ -1,0 +1,169 @@
+"""Numbers about one face in one photo, and the plain words that follow from them.
+
+In: an RGB image and a detected face. Out: a `Quality` (sharpness, exposure, size, pose) and the words
+for captions and coverage (view, side, light). Knows nothing of who it is, nor of thresholds between
+personas. Pose comes from five landmarks alone: good enough to tell a profile, not to measure degrees.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from oblik.faces.stack import Face, Image_HW3, Points_52
+
+FACE_PX = 96
+NOSE_DEPTH = 0.95
+FRONTAL_DEG, PROFILE_DEG = 18.0, 58.0
+DARK, BRIGHT = 0.16, 0.85
+DIM, GLARE, BACKLIT, WARM, SIDE = 0.57, 0.86, 0.35, 1.26, 0.14
+
+
+@dataclass(frozen=True)
+class Quality:
+    """``unit_px`` is the distance between the eyes of a frontal view of this size, in photo pixels;
+    ``face_share`` that distance over the short side; luminances are 0..1; ``clipped`` is the share of
+    face pixels that are black or white; ``side_light`` is 0 (even) to 1 (half the face is black);
+    ``backlight`` is background minus face; ``highlight`` the 95th percentile; ``warmth`` red over blue."""
+
+    unit_px: float
+    face_share: float
+    sharpness: float
+    luminance: float
+    contrast: float
+    clipped: float
+    side_light: float
+    backlight: float
+    highlight: float
+    warmth: float
+    yaw_deg: float
+    roll_deg: float
+    detector_score: float
+
+    def numbers(self) -> dict[str, float]:
+        """Rounded, for a manifest."""
+        return {name: round(float(value), 4) for name, value in asdict(self).items()}
+
+
+def measure(image: Image_HW3, face: Face, *, scale: float = 1.0) -> Quality:
+    """Measure one face. ``scale`` is photo pixels per pixel of ``image`` when that is a reduced copy."""
+    unit = face_unit(face.landmarks)
+    luma = _luma(image)
+    patch = _patch(luma, face.landmarks, unit)
+    background = float(np.median(np.concatenate([luma[: max(1, luma.shape[0] // 8)].ravel(), _rims(luma)])))
+    left, right = patch[:, : FACE_PX // 2].mean(), patch[:, FACE_PX // 2 :].mean()
+    return Quality(
+        unit_px=unit * scale,
+        face_share=unit / min(image.shape[:2]),
+        sharpness=sharpness(patch),
+        luminance=float(patch.mean()),
+        contrast=float(patch.std()),
+        clipped=float(((patch < 0.02) | (patch > 0.98)).mean()),
+        side_light=float(abs(left - right) / max(left + right, 1e-6)),
+        backlight=background - float(patch.mean()),
+        highlight=float(np.percentile(luma, 95)),
+        warmth=float(image[..., 0].mean() / max(float(image[..., 2].mean()), 1.0)),
+        yaw_deg=yaw_deg(face.landmarks),
+        roll_deg=roll_deg(face.landmarks),
+        detector_score=float(face.score),
+    )
+
+
+def sharpness(patch: NDArray[np.float32]) -> float:
+    """Variance of the Laplacian over the variance of the patch, both of a face resampled to one size.
+
+    Pech-Pacheco et al. 2000; the division makes dim and contrasty faces comparable. x 1000.
+    """
+    smooth = cv2.GaussianBlur(patch, (3, 3), 0.6)
+    laplacian = cv2.Laplacian(smooth, cv2.CV_32F)
+    return float(1000.0 * laplacian.var() / max(float(patch.var()), 1e-4))
+
+
+def face_unit(landmarks: Points_52) -> float:
+    """The larger of the eye distance and 0.93 of eyes to mouth: turning the head shortens only the first."""
+    eyes, mouth = landmarks[:2].mean(axis=0), landmarks[3:].mean(axis=0)
+    across = float(np.linalg.norm(landmarks[1] - landmarks[0]))
+    return max(across, 0.93 * float(np.linalg.norm(mouth - eyes)), 1e-3)
+
+
+def yaw_deg(landmarks: Points_52) -> float:
+    """Turn of the head; negative when the nose points to the left of the image.
+
+    With eyes at +-a and the nose tip n before their plane, a yaw t puts the nose n sin t beside the
+    middle of eyes that span 2 a cos t: tan t = (a / n) (2 offset / span).
+    """
+    eyes, mouth = landmarks[:2].mean(axis=0), landmarks[3:].mean(axis=0)
+    down = mouth - eyes
+    down = down / max(float(np.linalg.norm(down)), 1e-6)
+    right = np.array([down[1], -down[0]])
+    middle = (eyes + mouth) / 2
+    offset = float((landmarks[2] - middle) @ right)
+    span = float((landmarks[1] - landmarks[0]) @ right)
+    return float(np.degrees(np.arctan2(2 * NOSE_DEPTH * offset, max(span, 1e-3))))
+
+
+def roll_deg(landmarks: Points_52) -> float:
+    """Lean of the line from eyes to mouth; positive is clockwise."""
+    down = landmarks[3:].mean(axis=0) - landmarks[:2].mean(axis=0)
+    return float(np.degrees(np.arctan2(-down[0], down[1])))
+
+
+def view_words(quality: Quality) -> dict[str, str]:
+    """``view`` for the caption; ``side`` (where the nose points in the image) for coverage only."""
+    turn = abs(quality.yaw_deg)
+    view = "frontal" if turn < FRONTAL_DEG else "three-quarter" if turn < PROFILE_DEG else "profile"
+    side = {} if view == "frontal" else {"side": "left" if quality.yaw_deg < 0 else "right"}
+    return {"view": view, **side}
+
+
+def light_words(quality: Quality) -> dict[str, str]:
+    """``light`` where the numbers leave no doubt, otherwise nothing."""
+    if quality.highlight < DIM:
+        return {"light": "dim"}
+    if quality.highlight > GLARE and quality.backlight > BACKLIT:
+        return {"light": "backlit"}
+    if quality.warmth > WARM:
+        return {"light": "warm"}
+    if quality.side_light > SIDE and abs(quality.yaw_deg) < 30:
+        return {"light": "side"}
+    return {}
+
+
+def hardness(quality: Quality) -> tuple[float, str]:
+    """How hard this photo is for a face network, 0 or more, and the first cause; 0 is an ordinary one."""
+    causes = [
+        ((abs(quality.yaw_deg) - PROFILE_DEG) / 20 + 0.5, "profile"),
+        ((0.85 - quality.detector_score) * 3, "partly covered or unclear face"),
+        ((DARK - quality.luminance) * 8, "very dark"),
+        ((quality.luminance - BRIGHT) * 8, "very bright"),
+        ((quality.side_light - 0.35) * 4, "hard side light"),
+        ((quality.backlight - 0.5) * 4, "strong light from behind"),
+        ((0.06 - quality.face_share) * 20, "far away"),
+    ]
+    worst, cause = max(causes)
+    return (round(worst, 4), cause) if worst > 0 else (0.0, "")
+
+
+def _luma(image: Image_HW3) -> NDArray[np.float32]:
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), dtype=np.float32) / 255.0
+
+
+def _patch(luma: NDArray[np.float32], landmarks: Points_52, unit: float) -> NDArray[np.float32]:
+    """The face, 2.4 units square around the middle of the landmarks, as FACE_PX square."""
+    centre = (landmarks[:2].mean(axis=0) + landmarks[3:].mean(axis=0)) / 2
+    half = 1.2 * unit
+    height, width = luma.shape
+    left, top = int(np.clip(centre[0] - half, 0, width - 2)), int(np.clip(centre[1] - half, 0, height - 2))
+    right = int(np.clip(centre[0] + half, left + 2, width))
+    bottom = int(np.clip(centre[1] + half, top + 2, height))
+    face = luma[top:bottom, left:right]
+    how = cv2.INTER_AREA if face.shape[0] > FACE_PX else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(face, (FACE_PX, FACE_PX), interpolation=how), dtype=np.float32)
+
+
+def _rims(luma: NDArray[np.float32]) -> NDArray[np.float32]:
+    width, half = max(1, luma.shape[1] // 10), luma.shape[0] // 2
+    return np.concatenate([luma[:half, :width].ravel(), luma[:half, -width:].ravel()])

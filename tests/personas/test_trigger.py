@@ -1,0 +1,113 @@
+"""The trigger token on a small byte-level tokenizer of the Qwen2 kind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from oblik.errors import InvalidInput, NotFound, TokenBroken
+from oblik.personas.trigger import check, default_trigger, reserve, token_ids, write_tokenizer
+
+SPLIT = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A tokenizer folder as packs have it."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator(["photo of a woman in a park, smiling. a portrait"] * 9, trainer)
+    folder = tmp_path / "tokenizer"
+    folder.mkdir()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": {}}), encoding="utf-8")
+    (folder / "chat_template.jinja").write_text("{{ x }}", encoding="utf-8")
+    return folder
+
+
+def test_default_trigger() -> None:
+    assert default_trigger("anna-b2") == "<oblik_anna_b2>"
+
+
+def test_one_new_id_in_every_context(folder: Path) -> None:
+    before = (folder / "tokenizer.json").read_bytes()
+    proof = reserve(folder / "tokenizer.json", "<oblik_anna>")
+    assert proof.token_id == proof.base_size
+    assert len(proof.without) > 1
+    assert all(ids.count(proof.token_id) == 1 for ids in proof.contexts.values())
+    assert len(proof.contexts) >= 8
+    assert (folder / "tokenizer.json").read_bytes() == before
+    assert "one id" in proof.sentence()
+
+
+def test_the_blank_before_the_token_is_part_of_it(folder: Path, tmp_path: Path) -> None:
+    token_id = write_tokenizer(folder, tmp_path / "out", "<oblik_anna>")
+    file = tmp_path / "out" / "tokenizer.json"
+    assert token_ids(file, "photo of <oblik_anna>") == [*token_ids(file, "photo of"), token_id]
+    assert token_ids(file, "<oblik_anna>, smiling") == [token_id, *token_ids(file, ", smiling")]
+
+
+def test_the_rest_of_the_text_keeps_its_ids(folder: Path, tmp_path: Path) -> None:
+    write_tokenizer(folder, tmp_path / "out", "<oblik_anna>")
+    text = "photo of a woman in a park, smiling"
+    assert token_ids(tmp_path / "out" / "tokenizer.json", text) == token_ids(folder / "tokenizer.json", text)
+
+
+def test_written_folder_is_complete_and_names_the_token(folder: Path, tmp_path: Path) -> None:
+    token_id = write_tokenizer(folder, tmp_path / "out", "<oblik_anna>")
+    assert (tmp_path / "out" / "chat_template.jinja").read_text(encoding="utf-8") == "{{ x }}"
+    config = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert config["added_tokens_decoder"][str(token_id)]["content"] == "<oblik_anna>"
+    assert check(tmp_path / "out" / "tokenizer.json", "<oblik_anna>").token_id == token_id
+
+
+def test_a_tokenizer_without_the_token_breaks_it(folder: Path) -> None:
+    with pytest.raises(TokenBroken, match="falls apart into") as broken:
+        check(folder / "tokenizer.json", "<oblik_anna>")
+    assert str(token_ids(folder / "tokenizer.json", "<oblik_anna>")) in broken.value.message
+    assert "tokenizer.json" in broken.value.hint
+
+
+@pytest.mark.parametrize("word", ["photo", "woman"])
+def test_a_word_of_the_vocabulary_is_refused(folder: Path, word: str) -> None:
+    with pytest.raises(TokenBroken, match="already"):
+        reserve(folder / "tokenizer.json", word)
+
+
+@pytest.mark.parametrize(
+    ("trigger", "other"),
+    [("<oblik_anna>", "<OBLIK_ANNA>"), ("qwzanna", "qwzann"), ("qwz", "qwzanna"), ("xqwz1", "qwz1")],
+)
+def test_what_resembles_another_persona_is_refused(folder: Path, trigger: str, other: str) -> None:
+    with pytest.raises(InvalidInput):
+        reserve(folder / "tokenizer.json", trigger, [other])
+
+
+def test_others_that_differ_are_no_obstacle(folder: Path) -> None:
+    assert reserve(folder / "tokenizer.json", "<oblik_anna>", ["<oblik_ann>", "<oblik_anna_b>"]).token_id
+
+
+@pytest.mark.parametrize("trigger", ["", "a b c d", "<x", "<ob\u0007lik>", "tab\tbed"])
+def test_spelling(folder: Path, trigger: str) -> None:
+    with pytest.raises(InvalidInput, match="visible characters"):
+        reserve(folder / "tokenizer.json", trigger)
+
+
+def test_missing_and_damaged_tokenizers(tmp_path: Path) -> None:
+    with pytest.raises(NotFound):
+        reserve(tmp_path / "tokenizer.json", "<oblik_anna>")
+    (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(InvalidInput, match="not a tokenizer"):
+        reserve(tmp_path / "tokenizer.json", "<oblik_anna>")
