@@ -1,0 +1,63 @@
+"""From a pack (and an artifact) on disk to a diffusers pipeline in memory.
+
+In: an `OpenPack`, optionally the folder of a `LoraArtifact`. Out: a plain `QwenImagePipeline`. Never goes
+online. With an artifact the pipeline has its tokenizer, its token's embedding and its LoRA, and every
+LoRA key is known to have matched.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import QwenImagePipeline
+from diffusers.utils.logging import disable_progress_bar as disable_diffusers_bar
+from transformers import Qwen2Tokenizer
+from transformers.utils.logging import disable_progress_bar as disable_transformers_bar
+
+from oblik.diffusion import lora, tokens
+from oblik.errors import BackendUnavailable, LoraBroken, PackBroken
+from oblik.packs.manifest import OpenPack
+from oblik.training.artifact import TOKEN, TOKENIZER, WEIGHTS, read_artifact
+
+FAMILIES = {"qwen_image": QwenImagePipeline}
+
+
+def open_pipeline(pack: OpenPack, artifact: Path | None, *, dtype: torch.dtype, device: torch.device) -> Any:
+    """Load the pack's pipeline; with ``artifact`` as this person's.
+
+    Raises:
+        BackendUnavailable: the pack's family has no loader here.
+        PackBroken: a file of the pack is missing or unreadable.
+        LoraBroken: the artifact belongs to another pack or its keys do not fit.
+    """
+    disable_diffusers_bar()
+    disable_transformers_bar()
+    family = FAMILIES.get(pack.manifest.family)
+    if family is None:
+        raise BackendUnavailable(
+            f"pack {pack.manifest.name!r} is of the family {pack.manifest.family!r}: no loader knows it",
+            hint="oblik pack list",
+        )
+    try:
+        pipeline = family.from_pretrained(pack.folder, dtype=dtype, local_files_only=True)
+    except (OSError, ValueError) as broken:
+        raise PackBroken(
+            f"pack {pack.manifest.name!r} cannot be loaded: {broken}", hint="oblik pack verify"
+        ) from broken
+    if artifact is not None:
+        _become(pipeline, pack, artifact)
+    return pipeline.to(device)
+
+
+def _become(pipeline: Any, pack: OpenPack, artifact: Path) -> None:
+    manifest = read_artifact(artifact)
+    if manifest.pack != pack.manifest.name:
+        raise LoraBroken(
+            f"this LoRA was trained on the pack {manifest.pack!r}, not on {pack.manifest.name!r}",
+            hint=f"oblik --pack {manifest.pack} generate ...",
+        )
+    pipeline.tokenizer = Qwen2Tokenizer.from_pretrained((artifact / TOKENIZER).parent, local_files_only=True)
+    tokens.load(pipeline.text_encoder, manifest.token_id, artifact / TOKEN)
+    lora.load(pipeline, artifact / WEIGHTS)

@@ -1,0 +1,68 @@
+"""The noun `Pack`: a versioned base model with everything that belongs to it.
+
+What is written to ``pack.json`` in the pack's folder. Knows nothing of tensors: a pack is files
+with hashes, sources and licences, the family that loads them, and the defaults of its plans.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class PackFile(BaseModel):
+    """One file, relative to the pack's folder."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+class Component(BaseModel):
+    """One part of a pack: transformer, text_encoder, vae, tokenizer, scheduler, faces..."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    source: str
+    licence: str
+    commercial_use: bool
+    files: list[PackFile]
+
+
+class Pack(BaseModel):
+    """A base model. ``defaults`` is a partial plan; ``limits`` says plainly what it cannot do."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    version: str
+    family: str
+    native_size_px: int
+    side_multiple_px: int
+    defaults: dict[str, Any] = Field(default_factory=dict)
+    training: dict[str, Any] = Field(default_factory=dict)
+    face_stack: dict[str, Any] = Field(default_factory=dict)
+    synthetic: bool = False
+    limits: str = ""
+    components: dict[str, Component] = Field(default_factory=dict)
+
+
+class OpenPack(BaseModel):
+    """A pack that lies in a folder on this machine."""
+
+    manifest: Pack
+    folder: Path
+
+    @property
+    def tokenizer_file(self) -> Path:
+        """The fast tokenizer of the text encoder."""
+        return self.folder / "tokenizer" / "tokenizer.json"
+
+    @property
+    def faces_folder(self) -> Path:
+        """ONNX face networks, ``faces.json`` and the impostor embeddings ``impostors.npz``."""
+        return self.folder / "faces"

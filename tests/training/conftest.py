@@ -1,0 +1,85 @@
+"""A dataset of one rendered person, written by hand: training is tested without curation."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timezone
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from oblik.datasets.manifest import Dataset, Photo, Split, Status, read_dataset
+from oblik.miniature.people import Person
+from oblik.miniature.render import render
+from oblik.miniature.shots import Shot
+from oblik.packs.manifest import OpenPack
+from oblik.packs.store import open_pack
+from oblik.paths import Home, sha256_file
+from oblik.personas.persona import Consent, Persona, Scope
+from oblik.training.config import TrainConfig
+from oblik.training.trainer import TrainRequest
+
+NOW = datetime(2026, 3, 1, tzinfo=timezone.utc)
+SEED = 700_001
+CONFIG = TrainConfig(
+    rank=4, alpha=4.0, learning_rate=1e-3, token_learning_rate=1e-2, token_steps=4, steps=6, batch=2,
+    warmup_steps=2, checkpoint_every=2, validate_every=5, dtype="float32",
+)  # fmt: skip
+
+
+class Ask(Protocol):
+    """Builds a request for an artifact folder."""
+
+    def __call__(self, out: Path, *, resume: bool = False, **changed: Any) -> TrainRequest: ...
+
+
+@pytest.fixture(scope="session")
+def ask(pack: OpenPack, persona: Persona, dataset_dir: Path) -> Ask:
+    def build(out: Path, *, resume: bool = False, **changed: Any) -> TrainRequest:
+        return TrainRequest(
+            pack=pack, persona=persona, dataset=read_dataset(dataset_dir), dataset_dir=dataset_dir,
+            out_dir=out, config=CONFIG.model_copy(update=changed), now=NOW, resume=resume,
+        )  # fmt: skip
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def pack() -> OpenPack:
+    return open_pack("miniature", Home(Path("nowhere")))
+
+
+@pytest.fixture(scope="session")
+def persona() -> Persona:
+    consent = Consent(
+        kind="synthetic", signed_by="seed", signed_on=date(2026, 1, 1), scopes=frozenset({Scope.portraits})
+    )
+    return Persona(slug="s", trigger="<oblik_s>", class_noun="person", consent=consent, created_at=NOW)
+
+
+@pytest.fixture(scope="session")
+def dataset_dir(tmp_path_factory: pytest.TempPathFactory, persona: Persona) -> Path:
+    folder = tmp_path_factory.mktemp("dataset")
+    photos = [_photo(folder, index) for index in range(8)]
+    dataset = Dataset(
+        persona=persona.slug, version="v001", trigger=persona.trigger, class_noun=persona.class_noun,
+        created_at=NOW, consent_sha256="0" * 64, face_stack="none", short_side_px=128,
+        embeddings="faces.npz", photos=photos,
+    )  # fmt: skip
+    (folder / "dataset.json").write_text(dataset.model_dump_json(), encoding="utf-8")
+    return folder
+
+
+def _photo(folder: Path, index: int) -> Photo:
+    photo = render(Person.from_seed(SEED), Shot.portrait(np.random.default_rng(index)), 128)
+    image, mask = folder / f"{index}.png", folder / f"{index}-mask.png"
+    Image.fromarray(photo.image).save(image)
+    Image.fromarray(photo.face_mask).save(mask)
+    return Photo(
+        source=image.name, source_sha256=str(index), status=Status.accepted, path=image.name,
+        sha256=sha256_file(image), mask=mask.name, width_px=128, height_px=128, bucket="128x128",
+        split=Split.train if index < 6 else Split.validation,
+        caption="photo of <oblik_s> person, frontal view",
+    )  # fmt: skip
