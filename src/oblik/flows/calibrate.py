@@ -1,0 +1,173 @@
+"""Measuring as one call: calibrate on held-out photos and other people, then score pictures.
+
+In: a persona, an open pack, its face stack, a folder of pictures. Out: a `LikenessReport`, the files
+of `oblik.likeness.report` in that folder, and the scores in the records found there. A low likeness
+is a result. Knows nothing of how the pictures were made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from oblik.datasets.manifest import Dataset, read_dataset
+from oblik.errors import InvalidInput, NotFound
+from oblik.faces.stack import FaceStack
+from oblik.flows.train import latest_artifact
+from oblik.generation.engine import GRID
+from oblik.generation.record import FILE_NAME, Record, read_record, write_record
+from oblik.images import open_upright
+from oblik.likeness.calibration import Calibration, calibrate
+from oblik.likeness.findings import LikenessReport
+from oblik.likeness.gate import judge
+from oblik.likeness.pairs import Impostors, References, Score, score_images
+from oblik.likeness.report import write_report
+from oblik.packs.manifest import OpenPack
+from oblik.paths import Home, latest_version
+from oblik.personas.persona import Persona, Scope
+from oblik.progress import Progress
+from oblik.training.artifact import MANIFEST, read_artifact
+
+IMPOSTORS = "impostors.npz"
+PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
+MADE_HERE = {GRID, "roc.png", "scores.png"}
+
+
+@dataclass(frozen=True)
+class Ruler:
+    """What a persona's likeness is measured with: one stack, held-out references, other people."""
+
+    stack: FaceStack
+    references: References
+    impostors: Impostors
+    calibration: Calibration
+
+    def score(self, pictures: list[Path], progress: Progress) -> list[Score]:
+        """Score files in order."""
+        scores: list[Score] = []
+        with progress.stage("measure", total=len(pictures)) as advance:
+            for path in pictures:
+                progress.check_cancelled()
+                scores += score_images(self.stack, [open_upright(path)], self.references.heldout_ND)
+                advance()
+        return scores
+
+
+def open_ruler(
+    persona: Persona,
+    *,
+    home: Home,
+    pack: OpenPack,
+    stack: FaceStack,
+    dataset: str | None = None,
+    fmr: float = 0.01,
+    seed: int = 0,
+) -> Ruler:
+    """Calibrate for a persona. ``dataset`` None means the one that the newest LoRA learned from.
+
+    Raises:
+        NotFound: no dataset, or the pack brings no impostors.
+        InvalidInput: the dataset was measured with another face stack.
+    """
+    described, folder = _dataset(persona, home, dataset)
+    if described.face_stack != stack.name:
+        raise InvalidInput(
+            f"dataset {described.version} was measured with the faces of {described.face_stack}, "
+            f"not {stack.name}",
+            hint="oblik dataset build PHOTOS",
+        )
+    bundled = pack.faces_folder / IMPOSTORS
+    if not bundled.is_file():
+        raise NotFound(
+            f"pack {pack.manifest.name!r} brings no faces of other people ({bundled.name})",
+            hint="oblik pack verify",
+        )
+    references, impostors = References.load(described, folder), Impostors.load(bundled)
+    rng = np.random.default_rng(seed)
+    return Ruler(stack, references, impostors, calibrate(impostors, references.heldout_ND, fmr=fmr, rng=rng))
+
+
+def measure(
+    persona: Persona,
+    folder: Path,
+    ruler: Ruler,
+    *,
+    progress: Progress,
+    now: datetime,
+    without_token: Path | None = None,
+    seed: int = 0,
+) -> LikenessReport:
+    """Score every picture in ``folder`` and write the report there.
+
+    ``without_token`` holds pictures of the same prompts and seeds made without the trigger: bleed.
+    Raises ConsentError, and NotFound when there is no picture.
+    """
+    persona.consent.require(Scope.portraits, now.date())
+    pictures = pictures_in(folder)
+    if not pictures:
+        raise NotFound(f"there is no picture in {folder}", hint='make some first: oblik generate "in a park"')
+    scores = ruler.score(pictures, progress)
+    strangers = ruler.score(pictures_in(without_token), progress) if without_token else []
+    report = judge(
+        scores,
+        ruler.calibration,
+        ruler.references,
+        persona=persona.slug,
+        rng=np.random.default_rng(seed),
+        names=[path.relative_to(folder).as_posix() for path in pictures],
+        without_token=strangers,
+    )
+    write_report(report, ruler.impostors, ruler.references, folder)
+    note_scores(folder, dict(zip(pictures, scores, strict=True)), ruler.calibration.threshold)
+    return report
+
+
+def newest_pictures(persona: Persona, home: Home) -> Path:
+    """The folder of the newest batch in a persona's gallery."""
+    gallery = home.persona(persona.slug).gallery
+    newest = latest_version(gallery)
+    if newest is None:
+        raise NotFound("the gallery is empty", hint='oblik generate "in a park"')
+    return gallery / newest
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures of a folder: those its records name, or, without a record, every picture file."""
+    records = [(read_record(place), place.parent) for place in _records(folder)]
+    named = [home / picture.file for record, home in records for picture in record.pictures]
+    loose = (path for path in folder.rglob("*") if path.suffix.lower() in PICTURES)
+    found = named if records else sorted(path for path in loose if path.name not in MADE_HERE)
+    return [path for path in found if path.is_file()]
+
+
+def note_scores(folder: Path, scores: dict[Path, Score], threshold: float) -> None:
+    """Write likeness and threshold into every record in ``folder``."""
+    for place in _records(folder):
+        write_record(_scored(read_record(place), place.parent, scores, threshold), place.parent)
+
+
+def _scored(record: Record, folder: Path, scores: dict[Path, Score], threshold: float) -> Record:
+    pictures = [
+        picture.model_copy(update={"likeness": score.centroid, "face_found": score.found})
+        if (score := scores.get(folder / picture.file))
+        else picture
+        for picture in record.pictures
+    ]
+    return record.model_copy(update={"pictures": pictures, "threshold": threshold})
+
+
+def _records(folder: Path) -> list[Path]:
+    return sorted(folder.rglob(FILE_NAME))
+
+
+def _dataset(persona: Persona, home: Home, version: str | None) -> tuple[Dataset, Path]:
+    folders = home.persona(persona.slug)
+    if version is None and any(folders.loras.glob(f"*/{MANIFEST}")):
+        version = read_artifact(folders.loras / latest_artifact(folders.loras)).dataset
+    version = version or latest_version(folders.datasets)
+    if version is None:
+        raise NotFound(f"persona {persona.slug!r} has no dataset", hint="oblik dataset build PHOTOS")
+    return read_dataset(folders.datasets / version), folders.datasets / version

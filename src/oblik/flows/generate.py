@@ -1,0 +1,159 @@
+"""Generation as one call: words and wishes become a plan, the plan becomes pictures in the gallery.
+
+In: a persona, an open pack, an engine, an order. Out: a `Record` and its folder
+``gallery/<version>/``. Consent, the trigger token and the pack of the LoRA are checked here, before
+an engine is touched. Knows nothing of tensors and faces.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from oblik.errors import InvalidInput, NotFound
+from oblik.flows.train import latest_artifact
+from oblik.generation.engine import Engine
+from oblik.generation.plan import Plan
+from oblik.generation.presets import Preset, plan_from
+from oblik.generation.prompt import compose, refuse_other_personas, without_token
+from oblik.generation.record import Record, read_record
+from oblik.packs.manifest import OpenPack
+from oblik.paths import Home, next_version
+from oblik.personas.persona import Persona, Scope
+from oblik.personas.trigger import check
+from oblik.progress import Progress
+from oblik.training.artifact import MANIFEST, TOKENIZER, read_artifact
+
+
+@dataclass(frozen=True)
+class Order:
+    """What somebody asked for. ``asked`` are values of a plan; None there was not asked.
+
+    ``lora`` False keeps the learned token and takes the LoRA's weights away; ``token`` False asks for
+    a stranger in the same words; with both, the pack is run bare.
+    """
+
+    text: str
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    lora: bool = True
+    token: bool = True
+    style: bool = False
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What running a record again showed: for every picture whether its bytes are the same."""
+
+    record: Record
+    again: Record
+    same: tuple[bool, ...]
+    differences: tuple[str, ...]
+
+    @property
+    def identical(self) -> bool:
+        return all(self.same)
+
+
+def generate(
+    persona: Persona,
+    plan: Plan,
+    *,
+    home: Home,
+    pack: OpenPack,
+    engine: Engine,
+    progress: Progress,
+    now: datetime,
+    folder: Path | None = None,
+) -> tuple[Record, Path]:
+    """Run a plan into ``folder`` (default: the next version in the persona's gallery).
+
+    Raises:
+        ConsentError: the persona's consent does not cover portraits today.
+        NotFound, InvalidInput: the LoRA is missing or belongs to another pack.
+        TokenBroken: the LoRA's tokenizer takes the trigger apart.
+    """
+    persona.consent.require(Scope.portraits, now.date())
+    artifact = open_artifact(plan, home, pack)
+    if artifact is not None and persona.trigger in plan.prompt:
+        check(artifact / TOKENIZER, persona.trigger)
+    gallery = home.persona(persona.slug).gallery
+    folder = folder or gallery / next_version(gallery)
+    return engine.run(plan, pack=pack, artifact=artifact, out_dir=folder, now=now, progress=progress), folder
+
+
+def plan_order(
+    order: Order, persona: Persona, preset: Preset, pack: OpenPack, home: Home, others: Sequence[str] = ()
+) -> Plan:
+    """The plan of an order. ``others`` are the triggers of the other personas."""
+    prompt = compose(
+        order.text,
+        trigger=persona.trigger,
+        noun=persona.class_noun,
+        descriptors=persona.descriptors,
+        others=others,
+        style=order.style,
+    )
+    asked: dict[str, Any] = dict(order.asked) | {"persona": persona.slug}
+    asked["prompt"] = prompt if order.token else without_token(prompt, persona.trigger)
+    if order.lora or order.token:
+        asked["lora"] = asked.get("lora") or latest_artifact(home.persona(persona.slug).loras)
+    if not order.lora:
+        asked["lora_scale"] = 0.0
+    return plan_from(preset, pack.manifest, asked)
+
+
+def open_artifact(plan: Plan, home: Home, pack: OpenPack) -> Path | None:
+    """The folder of the plan's LoRA, None when it has none."""
+    if plan.lora is None or plan.persona is None:
+        return None
+    folder = home.persona(plan.persona).loras / plan.lora
+    if not (folder / MANIFEST).is_file():
+        raise NotFound(f"persona {plan.persona!r} has no LoRA {plan.lora}", hint="oblik train")
+    artifact = read_artifact(folder)
+    if artifact.pack != pack.manifest.name:
+        raise InvalidInput(
+            f"LoRA {plan.lora} was trained on the pack {artifact.pack!r}, not {pack.manifest.name!r}",
+            hint=f"oblik --pack {artifact.pack} generate ...",
+        )
+    refuse_other_personas(plan.prompt, artifact.trigger)
+    return folder
+
+
+def replay(
+    place: Path,
+    persona: Persona | None,
+    *,
+    home: Home,
+    pack: OpenPack,
+    engine: Engine,
+    progress: Progress,
+    now: datetime,
+    out_dir: Path,
+) -> Replay:
+    """Run a record's plan again into ``out_dir`` and compare the bytes of every picture."""
+    record = read_record(place)
+    if persona is not None:
+        persona.consent.require(Scope.portraits, now.date())
+    artifact = open_artifact(record.plan, home, pack)
+    again = engine.run(record.plan, pack=pack, artifact=artifact, out_dir=out_dir, now=now, progress=progress)
+    made = {picture.seed: picture.sha256 for picture in again.pictures}
+    same = tuple(made.get(picture.seed) == picture.sha256 for picture in record.pictures)
+    return Replay(record, again, same, differences(record, again))
+
+
+def differences(record: Record, again: Record) -> tuple[str, ...]:
+    """What changed in the surroundings between two runs of a plan, one line each."""
+    found = [
+        f"{name} {record.libraries.get(name, 'absent')} became {again.libraries.get(name, 'absent')}"
+        for name in sorted(record.libraries.keys() | again.libraries.keys())
+        if record.libraries.get(name) != again.libraries.get(name)
+    ]
+    for name in ("pack_version", "lora_sha256", "device", "token_ids", "prompt_ids"):
+        before, after = getattr(record, name), getattr(again, name)
+        if before != after:
+            found.append(f"{name.replace('_', ' ')} {json.dumps(before)} became {json.dumps(after)}")
+    return tuple(found)

@@ -1,0 +1,101 @@
+"""Training as one call: the newest dataset of a persona becomes the next LoRA artifact.
+
+In: a persona, an open pack, a trainer, settings that override the pack's. Out: the artifact's
+folder ``loras/<version>/``. A run that was stopped leaves its checkpoints there; ``resume`` goes on
+with it. Knows nothing of tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from oblik.datasets.manifest import read_dataset
+from oblik.errors import InvalidInput, NotFound
+from oblik.packs.manifest import OpenPack, Pack
+from oblik.paths import Home, latest_version, next_version, private_dir, versions
+from oblik.personas.persona import Persona, Scope
+from oblik.progress import Progress
+from oblik.training.artifact import MANIFEST
+from oblik.training.config import TrainConfig
+from oblik.training.trainer import Trainer, TrainRequest
+
+
+@dataclass(frozen=True)
+class TrainOrder:
+    """What somebody asked for. ``dataset`` None means the newest; None in ``asked`` was not asked."""
+
+    dataset: str | None = None
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    resume: bool = False
+
+
+def train(
+    persona: Persona,
+    order: TrainOrder,
+    *,
+    home: Home,
+    pack: OpenPack,
+    trainer: Trainer,
+    progress: Progress,
+    now: datetime,
+) -> Path:
+    """Train and return the artifact's folder.
+
+    Raises:
+        ConsentError: the persona's consent does not cover portraits today.
+        NotFound: there is no dataset, or nothing to resume.
+    """
+    persona.consent.require(Scope.portraits, now.date())
+    folders = home.persona(persona.slug)
+    version = order.dataset or latest_version(folders.datasets)
+    if version is None or not (folders.datasets / version / "dataset.json").is_file():
+        raise NotFound(
+            f"persona {persona.slug!r} has no dataset {version or ''}".rstrip(),
+            hint="oblik dataset build PHOTOS",
+        )
+    out_dir = unfinished(folders.loras) if order.resume else folders.loras / next_version(folders.loras)
+    request = TrainRequest(
+        pack=pack,
+        persona=persona,
+        dataset=read_dataset(folders.datasets / version),
+        dataset_dir=folders.datasets / version,
+        out_dir=private_dir(out_dir),
+        config=config_for(pack.manifest, order.asked),
+        now=now,
+        resume=order.resume,
+    )
+    return trainer.train(request, progress)
+
+
+def config_for(pack: Pack, asked: Mapping[str, Any]) -> TrainConfig:
+    """The pack's training settings with what was asked laid over them."""
+    known = {name: value for name, value in pack.training.items() if name in TrainConfig.model_fields}
+    wanted = {name: value for name, value in asked.items() if value is not None}
+    try:
+        return TrainConfig.model_validate(known | wanted)
+    except ValidationError as refused:
+        first = refused.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InvalidInput(f"{where}: {first['msg']}", hint="oblik train --help") from None
+
+
+def unfinished(loras: Path) -> Path:
+    """The newest artifact folder without a manifest. Raises NotFound when every run has finished."""
+    open_runs = [name for name in versions(loras) if not (loras / name / MANIFEST).is_file()]
+    if not open_runs:
+        raise NotFound("there is no stopped training to go on with", hint="oblik train")
+    return loras / open_runs[-1]
+
+
+def latest_artifact(loras: Path) -> str:
+    """The newest finished version. Raises NotFound when there is none."""
+    finished = [name for name in versions(loras) if (loras / name / MANIFEST).is_file()]
+    if not finished:
+        raise NotFound("this persona has no trained LoRA yet", hint="oblik train")
+    return finished[-1]

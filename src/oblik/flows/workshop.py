@@ -1,0 +1,78 @@
+"""The tools of a whole flow, and the person who sits for the demo.
+
+In: an open pack, a face stack, a device. Out: a `Workshop`, whose costly tools open when a stage
+first needs them, and the persona of a seed. Knows nothing of the stages' order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from oblik.errors import Conflict
+from oblik.faces.stack import FaceStack
+from oblik.generation.engine import Engine, open_engine
+from oblik.packs.manifest import OpenPack
+from oblik.personas.enrol import DESCRIPTORS, make_persona, synthetic_consent
+from oblik.personas.persona import Persona
+from oblik.personas.store import PersonaStore
+from oblik.personas.trigger import reserve
+from oblik.training.trainer import Trainer, open_trainer
+
+NAMES = {
+    "woman": ("mira", "noor", "ines", "tala", "vera", "suki", "lena", "amara"),
+    "man": ("ilya", "omar", "teo", "kenji", "lars", "dario", "samir", "jonas"),
+    "": ("robin", "sasha", "noa", "kim", "alex", "charlie", "jun", "ari"),
+}
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """The tools of every stage; what is costly to open is opened when a stage needs it.
+
+    ``shoot`` renders a phone folder: seed, number of photos, folder. ``descriptors`` says in plain
+    words who the seed's sitter is (gender, age, skin, hair).
+    """
+
+    pack: OpenPack
+    stack: Callable[[], FaceStack]
+    trainer: Callable[[], Trainer]
+    engine: Callable[[], Engine]
+    shoot: Callable[[int, int, Path], object]
+    descriptors: Callable[[int], Mapping[str, str]]
+
+
+def open_workshop(pack: OpenPack, stack: Callable[[], FaceStack], device: str) -> Workshop:
+    """The real tools; tensor libraries are imported by the first stage that needs them."""
+    from oblik.miniature.people import Person
+    from oblik.miniature.shoot import shoot
+
+    return Workshop(
+        pack=pack,
+        stack=stack,
+        trainer=open_trainer,
+        engine=lambda: open_engine(device=device),
+        shoot=shoot,
+        descriptors=lambda seed: Person.from_seed(seed).descriptors,
+    )
+
+
+def sitter(store: PersonaStore, seed: int, workshop: Workshop, now: datetime) -> Persona:
+    """The persona of a seed: created once, with the consent record of somebody who does not exist.
+
+    Raises Conflict when two seeds would share a name in one home.
+    """
+    words = {
+        key: word for key, word in workshop.descriptors(seed).items() if key in DESCRIPTORS and word != "none"
+    }
+    slug = f"{NAMES[words.get('gender', '')][seed % 8]}-{seed % 1000}"
+    made = make_persona(slug, synthetic_consent(now.date()), now, trigger=None, descriptors=words)
+    known = {persona.slug: persona for persona in store.list()}
+    if slug not in known:
+        reserve(workshop.pack.tokenizer_file, made.trigger, [other.trigger for other in known.values()])
+        store.create(made)
+    elif known[slug].descriptors != made.descriptors:
+        raise Conflict(f"{slug} is already somebody else here", hint="choose another folder with --out")
+    return store.use(slug)

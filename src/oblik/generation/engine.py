@@ -1,0 +1,84 @@
+"""The engine: runs a plan and leaves pictures, a grid and a record in a folder.
+
+In: a `Plan`, the pack and the LoRA it names. Out: a `Record`. The Protocol mentions no tensor
+library; beside it stands the table of engines. Knows nothing of prompts, consent and likeness:
+whoever builds a plan has asked for those.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oblik.errors import BackendError
+from oblik.generation.plan import Plan
+from oblik.generation.record import Record
+from oblik.packs.manifest import OpenPack
+from oblik.progress import Progress
+from oblik.registry import load
+
+GRID = "grid.png"
+
+
+class Engine(Protocol):
+    """What runs a plan. Pictures are ``<place>-seed<seed>.png``, the contact sheet is `GRID`."""
+
+    def run(
+        self,
+        plan: Plan,
+        *,
+        pack: OpenPack,
+        artifact: Path | None,
+        out_dir: Path,
+        now: datetime,
+        progress: Progress,
+    ) -> Record:
+        """Run ``plan`` and write everything into ``out_dir``.
+
+        The same plan gives the same bytes on the same machine. When it is stopped, the pictures
+        that were finished and a record of them stay.
+
+        Raises:
+            BackendError: a picture came out broken, or the machine cannot run the plan.
+            JobCancelled: somebody asked to stop.
+        """
+        ...
+
+
+BACKENDS = {"diffusers": "oblik.generation.backends.diffusers_engine:DiffusersEngine"}
+EXTRAS: dict[str, str] = {}
+
+
+def open_engine(name: str = "diffusers", **options: Any) -> Engine:
+    """Open an engine by name."""
+    engine: Engine = load("engine", name, BACKENDS, EXTRAS)(**options)
+    return engine
+
+
+def flaw(image_HW3: NDArray[np.floating[Any]]) -> str | None:
+    """What is wrong with a picture (values 0..1), or None: not finite, black, or one flat colour."""
+    if not np.isfinite(image_HW3).all():
+        return "it holds values that are not numbers"
+    if float(image_HW3.max()) < 0.02:
+        return "it is black"
+    if float(np.ptp(image_HW3, axis=(0, 1)).max()) < 0.02:
+        return "it is one flat colour"
+    return None
+
+
+def refuse_flawed(image_HW3: NDArray[np.floating[Any]], seed: int) -> None:
+    """Raise BackendError when a picture is broken."""
+    if wrong := flaw(image_HW3):
+        raise BackendError(
+            f"the picture of seed {seed} was thrown away: {wrong}",
+            hint="try dtype float32, or check the pack with: oblik pack verify",
+        )
+
+
+def picture_name(place: int, seed: int) -> str:
+    """File name of the picture at ``place`` (from 1) in its batch."""
+    return f"{place:02d}-seed{seed}.png"

@@ -1,0 +1,128 @@
+"""Generation as a flow: consent first, then the token, the LoRA, the plan."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from oblik.errors import ConsentError, InvalidInput, NotFound, TokenBroken, TwoPersonas
+from oblik.flows.generate import Order, generate, plan_order, replay
+from oblik.generation.plan import Plan
+from oblik.generation.presets import find_preset
+from oblik.generation.record import Record, read_record
+from oblik.packs.manifest import OpenPack
+from oblik.personas.persona import Scope
+from oblik.progress import SilentProgress
+from oblik.training.artifact import TOKENIZER
+
+if TYPE_CHECKING:
+    from tests.flows.conftest import World
+
+
+def plan_of(world: World, order: Order) -> Plan:
+    return plan_order(order, world.persona, find_preset("fast"), world.pack, world.home)
+
+
+def run(world: World, plan: Plan) -> tuple[Record, Path]:
+    return generate(
+        world.persona, plan, home=world.home, pack=world.pack, engine=world.engine, progress=SilentProgress(),
+        now=world.now,
+    )  # fmt: skip
+
+
+def test_words_become_pictures_in_the_next_version_of_the_gallery(world: World) -> None:
+    world.artifact()
+    plan = plan_of(world, Order("in a park", {"seeds": (3, 4)}))
+    record, folder = run(world, plan)
+    assert plan.prompt == "photo of <oblik_mira> woman with red hair, in a park"
+    assert (plan.lora, plan.width_px, plan.steps) == ("v001", 64, 4)
+    assert folder == world.home.persona("mira").gallery / "v001"
+    assert [picture.seed for picture in record.pictures] == [3, 4]
+    assert {path.name for path in folder.iterdir()} == {
+        "01-seed3.png",
+        "02-seed4.png",
+        "grid.png",
+        "record.json",
+    }
+    assert run(world, plan)[1].name == "v002"
+
+
+def test_consent_comes_before_the_engine(world: World) -> None:
+    world.artifact()
+    plan = plan_of(world, Order("in a park"))
+    world.persona = world.sign("other", scopes=frozenset({Scope.chat}))
+    with pytest.raises(ConsentError, match="portraits"):
+        run(world, plan)
+    world.persona = world.sign("gone", revoked_on=date(2026, 1, 2))
+    with pytest.raises(ConsentError, match="revoked"):
+        run(world, plan)
+    assert world.engine.plans == []
+
+
+def test_without_a_lora_there_is_nothing_to_ask_for(world: World) -> None:
+    with pytest.raises(NotFound) as missing:
+        plan_of(world, Order("in a park"))
+    assert missing.value.hint == "oblik train"
+
+
+def test_parts_can_be_taken_away(world: World) -> None:
+    world.artifact()
+    full, weak, bare, nothing = (
+        plan_of(world, Order("smiling", {}, lora=lora, token=token))
+        for lora, token in ((True, True), (False, True), (True, False), (False, False))
+    )
+    assert (full.lora_scale > 0, full.lora) == (True, "v001")
+    assert (weak.lora_scale, weak.lora, weak.prompt) == (0.0, "v001", full.prompt)
+    assert (bare.lora_scale, bare.prompt) == (full.lora_scale, "photo of a woman with red hair, smiling")
+    assert (nothing.lora, nothing.prompt) == (None, bare.prompt)
+    assert full.seeds == weak.seeds == bare.seeds == nothing.seeds
+
+
+def test_a_lora_of_another_pack_is_refused(world: World) -> None:
+    world.artifact()
+    plan = plan_of(world, Order("smiling"))
+    other = OpenPack(
+        manifest=world.pack.manifest.model_copy(update={"name": "ink"}), folder=world.pack.folder
+    )
+    world.pack = other
+    with pytest.raises(InvalidInput, match="trained on the pack 'paint', not 'ink'"):
+        run(world, plan)
+
+
+def test_a_tokenizer_that_lost_the_token_stops_the_run(world: World) -> None:
+    folder = world.artifact()
+    plan = plan_of(world, Order("smiling"))
+    (folder / TOKENIZER).write_bytes(world.pack.tokenizer_file.read_bytes())
+    with pytest.raises(TokenBroken, match="falls apart into"):
+        run(world, plan)
+    assert world.engine.plans == []
+
+
+def test_somebody_elses_lora_does_not_take_this_token(world: World) -> None:
+    world.artifact()
+    plan = plan_of(world, Order("smiling")).model_copy(update={"prompt": "photo of <oblik_alex> man"})
+    with pytest.raises(TwoPersonas):
+        run(world, plan)
+
+
+def test_a_record_runs_again_to_the_same_bytes(world: World, tmp_path: Path) -> None:
+    world.artifact()
+    record, folder = run(world, plan_of(world, Order("smiling", {"seeds": (1, 2)})))
+
+    def again(name: str) -> tuple[bool, tuple[bool, ...], tuple[str, ...]]:
+        found = replay(
+            folder, world.persona, home=world.home, pack=world.pack, engine=world.engine,
+            progress=SilentProgress(), now=world.now, out_dir=tmp_path / name,
+        )  # fmt: skip
+        return found.identical, found.same, found.differences
+
+    assert again("same") == (True, (True, True), ())
+    changed = record.model_copy(deep=True)
+    changed.libraries["paint"] = "0.9"
+    changed.pictures[1].sha256 = "0" * 64
+    (folder / "record.json").write_text(changed.model_dump_json(), encoding="utf-8")
+    assert again("other") == (False, (True, False), ("paint 0.9 became 1",))
+    assert read_record(tmp_path / "other").pictures == record.pictures

@@ -1,0 +1,69 @@
+"""Training as a flow: consent, the newest dataset, settings of the pack, the next version."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from oblik.errors import ConsentError, InvalidInput, JobCancelled, NotFound
+from oblik.flows.train import TrainOrder, config_for, latest_artifact, train
+from oblik.personas.persona import Scope
+from oblik.progress import SilentProgress
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.flows.conftest import World
+
+
+def run(world: World, order: TrainOrder | None = None) -> Path:
+    return train(
+        world.persona, order or TrainOrder(), home=world.home, pack=world.pack, trainer=world.trainer,
+        progress=SilentProgress(), now=world.now,
+    )  # fmt: skip
+
+
+def test_the_newest_dataset_becomes_the_next_version(world: World) -> None:
+    world.dataset()
+    loras = world.home.persona("mira").loras
+    assert run(world) == loras / "v001"
+    assert run(world, TrainOrder(asked={"steps": 9, "rank": None})) == loras / "v002"
+    first, second = world.trainer.requests
+    assert (first.config.steps, second.config.steps, second.config.rank) == (3, 9, 16)
+    assert (first.dataset.version, first.dataset_dir.name) == ("v001", "v001")
+    assert latest_artifact(loras) == "v002"
+
+
+def test_consent_comes_first(world: World) -> None:
+    world.dataset()
+    world.persona = world.sign("other", scopes=frozenset({Scope.publish}))
+    with pytest.raises(ConsentError):
+        run(world)
+    assert world.trainer.requests == []
+
+
+def test_without_a_dataset_the_hint_builds_one(world: World) -> None:
+    with pytest.raises(NotFound) as missing:
+        run(world)
+    assert missing.value.hint == "oblik dataset build PHOTOS"
+    with pytest.raises(NotFound, match="v009"):
+        run(world, TrainOrder(dataset="v009"))
+
+
+def test_a_stopped_run_is_resumed_in_its_folder_and_is_no_artifact(world: World) -> None:
+    world.dataset()
+    world.trainer = type(world.trainer)(stop_once=True)
+    with pytest.raises(JobCancelled):
+        run(world)
+    with pytest.raises(NotFound, match="no trained LoRA"):
+        latest_artifact(world.home.persona("mira").loras)
+    assert run(world, TrainOrder(resume=True)).name == "v001"
+    assert world.trainer.requests[1].resume
+    with pytest.raises(NotFound, match="no stopped training"):
+        run(world, TrainOrder(resume=True))
+
+
+def test_settings_out_of_range_are_refused_by_name(world: World) -> None:
+    with pytest.raises(InvalidInput, match="rank"):
+        config_for(world.pack.manifest, {"rank": 0})

@@ -1,0 +1,43 @@
+"""Broken pictures are thrown away; engines are found by name."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from oblik.errors import BackendError, NotFound
+from oblik.generation.engine import flaw, open_engine, picture_name, refuse_flawed
+
+RNG = np.random.default_rng(0)
+FINE = RNG.random((8, 8, 3))
+
+
+def test_a_picture_is_fine() -> None:
+    assert flaw(FINE) is None
+
+
+@pytest.mark.parametrize(
+    ("picture", "words"),
+    [
+        (np.where(FINE > 0.9, np.nan, FINE), "not numbers"),
+        (np.zeros((8, 8, 3)), "black"),
+        (np.full((8, 8, 3), 0.01), "black"),
+        (np.full((8, 8, 3), (0.7, 0.5, 0.5)), "flat"),
+    ],
+)
+def test_broken_pictures_are_named(picture: np.ndarray, words: str) -> None:
+    assert words in str(flaw(picture))
+    with pytest.raises(BackendError, match="seed 7"):
+        refuse_flawed(picture, 7)
+
+
+def test_names_sort_in_the_order_of_the_batch() -> None:
+    assert [picture_name(place, seed) for place, seed in ((2, 9), (10, 1))] == [
+        "02-seed9.png",
+        "10-seed1.png",
+    ]
+
+
+def test_an_unknown_engine_is_not_found() -> None:
+    with pytest.raises(NotFound, match="no engine is called"):
+        open_engine("oil")
