@@ -1,0 +1,199 @@
+"""`oblik miniature build`: from nothing to a pack.
+
+In: a work folder (kept between runs; every stage goes on where it stopped) and a recipe. Out: a pack that
+plain `QwenImagePipeline.from_pretrained` loads. Stages, each usable alone:
+
+    corpus -> tokenizer -> vae -> faces -> material (latents, face vectors, captions) -> transformer -> pack
+
+Knows nothing of personas: every face it sees is rendered.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLQwenImage, QwenImagePipeline
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import Qwen2Tokenizer
+
+from oblik.faces.align import align_112
+from oblik.miniature.architecture import LATENT_CHANNELS, new_scheduler
+from oblik.miniature.corpus import Corpus, render_corpus
+from oblik.miniature.face_networks import Embedder, Landmarks
+from oblik.miniature.faces_pack import write_faces
+from oblik.miniature.manifest import write_manifest
+from oblik.miniature.prompts import all_phrases, write_prompts
+from oblik.miniature.train_faces import FaceRecipe, train_embedder, train_landmarks
+from oblik.miniature.train_transformer import Material, Painter, TransformerRecipe, train_transformer
+from oblik.miniature.train_vae import VaeRecipe, as_tensor, encode_images, train_vae
+from oblik.miniature.vocabulary import SPECIAL, train_tokenizer
+from oblik.progress import Progress
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The whole build. The defaults made the bundled pack."""
+
+    people: int = 6000
+    shots: int = 5
+    workers: int = 2
+    vae: VaeRecipe = field(default_factory=VaeRecipe)
+    faces: FaceRecipe = field(default_factory=FaceRecipe)
+    transformer: TransformerRecipe = field(default_factory=TransformerRecipe)
+
+
+class Build:
+    """The stages over one work folder."""
+
+    def __init__(self, work: Path, recipe: Recipe, progress: Progress) -> None:
+        self.work, self.recipe, self.progress = work, recipe, progress
+        work.mkdir(parents=True, exist_ok=True)
+
+    def corpus(self) -> Corpus:
+        """Rendered people with exact landmarks and words."""
+        return render_corpus(
+            self.work / "corpus",
+            range(self.recipe.people),
+            self.recipe.shots,
+            self.recipe.workers,
+            self.progress,
+        )
+
+    def tokenizer(self) -> Qwen2Tokenizer:
+        """The vocabulary of the captions."""
+        folder = self.work / "tokenizer"
+        if not folder.exists():
+            train_tokenizer(all_phrases(self.corpus().descriptors)).save_pretrained(folder)
+        return Qwen2Tokenizer.from_pretrained(folder, local_files_only=True)
+
+    def vae(self) -> AutoencoderKLQwenImage:
+        """Trained once, then read."""
+        folder = self.work / "vae"
+        if not (folder / "config.json").exists():
+            train_vae(self.corpus().images, self.work, self.recipe.vae, self.progress).save_pretrained(folder)
+        return AutoencoderKLQwenImage.from_pretrained(folder, local_files_only=True).eval()
+
+    def embedder(self) -> Embedder:
+        """The network whose cosine tells people apart."""
+        net = Embedder()
+        _once(
+            self.work / "embedder.safetensors",
+            net,
+            lambda: train_embedder(self.corpus(), self.work, self.recipe.faces, self.progress),
+        )
+        return net.eval()
+
+    def landmarks(self) -> Landmarks:
+        """The five-point detector."""
+        net = Landmarks()
+        _once(
+            self.work / "landmarks.safetensors",
+            net,
+            lambda: train_landmarks(self.corpus(), self.work, self.recipe.faces, self.progress),
+        )
+        return net.eval()
+
+    def material(self) -> Material:
+        """What the transformer learns from."""
+        corpus = self.corpus()
+        latents = self.work / "latents.npy"
+        if not latents.exists():
+            np.save(latents, self._latents(corpus))
+        faces = self.work / "faces.npy"
+        if not faces.exists():
+            np.save(faces, self._face_vectors(corpus))
+        prompts = write_prompts(corpus.descriptors, self.tokenizer(), self.recipe.transformer.seed)
+        return Material(np.load(latents, mmap_mode="r"), np.load(faces), prompts)
+
+    def painter(self) -> Painter:
+        """Transformer, text encoder and identity projector, averaged."""
+        return train_transformer(
+            self.material(), special_ids(self.tokenizer()), self.work, self.recipe.transformer, self.progress
+        )
+
+    def pack(self, out: Path) -> None:
+        """Assemble ``out``: diffusers folders in bfloat16, ONNX faces, impostors, manifest."""
+        painter, vae, tokenizer = self.painter(), self.vae(), self.tokenizer()
+        write_pack(out, painter, vae, tokenizer)
+        write_faces(out / "faces", self.embedder(), self.landmarks(), self.recipe.workers, self.progress)
+        write_manifest(out)
+
+    @torch.no_grad()
+    def _latents(self, corpus: Corpus) -> np.ndarray[tuple[int, ...], np.dtype[np.float16]]:
+        vae = self.vae()
+        mean, std = (
+            torch.tensor(v).view(1, -1, 1, 1) for v in (vae.config.latents_mean, vae.config.latents_std)
+        )
+        latents = encode_images(vae, corpus.images, self.progress)
+        return pack_latents((latents - mean) / std).half().numpy()
+
+    @torch.no_grad()
+    def _face_vectors(self, corpus: Corpus) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+        """For every image, the mean embedding of the same person's other shots that show the face well."""
+        net = self.embedder()
+        vectors = []
+        with self.progress.stage("embed corpus", len(corpus.images)) as advance:
+            for start in range(0, len(corpus.images), 128):
+                rows = range(start, min(start + 128, len(corpus.images)))
+                aligned = np.stack([align_112(corpus.images[i], corpus.landmarks[i]) for i in rows])
+                vectors.append(nn.functional.normalize(net(as_tensor(aligned))).numpy())
+                advance(len(rows))
+        return leave_one_out(np.concatenate(vectors), corpus.people, corpus.stress)
+
+
+def leave_one_out(
+    vectors: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
+    people: np.ndarray[tuple[int, ...], np.dtype[np.int64]],
+    stress: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """Unit mean over the other shots of each person; stress shots count little. Shapes (N, D), (N,), (N,)."""
+    weights = np.where(stress, 0.1, 1.0).astype(np.float32)[:, None]
+    _, index = np.unique(people, return_inverse=True)
+    total = np.zeros((index.max() + 1, vectors.shape[1]), np.float32)
+    np.add.at(total, index, vectors * weights)
+    others = total[index] - vectors * weights
+    return np.asarray(others / np.linalg.norm(others, axis=1, keepdims=True).clip(1e-6), np.float32)
+
+
+def pack_latents(latents_BCHW: Tensor) -> Tensor:
+    """(B, 16, 16, 16) -> (B, 64 tokens, 64): 2x2 patches, as QwenImagePipeline packs them."""
+    return torch.as_tensor(
+        QwenImagePipeline._pack_latents(
+            latents_BCHW, len(latents_BCHW), LATENT_CHANNELS, *latents_BCHW.shape[2:]
+        )
+    )
+
+
+def special_ids(tokenizer: Qwen2Tokenizer) -> dict[str, int]:
+    """Ids of the special tokens."""
+    return {token: int(tokenizer.convert_tokens_to_ids(token)) for token in SPECIAL}
+
+
+def write_pack(out: Path, painter: Painter, vae: AutoencoderKLQwenImage, tokenizer: Qwen2Tokenizer) -> None:
+    """Write the diffusers folders and the identity projector."""
+    for stale in ("transformer", "text_encoder", "vae", "tokenizer", "scheduler"):
+        shutil.rmtree(out / stale, ignore_errors=True)
+    pipeline = QwenImagePipeline(
+        scheduler=new_scheduler(),
+        vae=vae.to(torch.bfloat16),
+        text_encoder=painter.text_encoder.to(torch.bfloat16),
+        tokenizer=tokenizer,
+        transformer=painter.transformer.to(torch.bfloat16),
+    )
+    pipeline.save_pretrained(out)
+    (out / "identity").mkdir(exist_ok=True)
+    projector = {name: value.to(torch.bfloat16) for name, value in painter.projector.state_dict().items()}
+    save_file(projector, out / "identity" / "projector.safetensors")
+
+
+def _once(file: Path, net: nn.Module, train: object) -> None:
+    """Load ``net`` from ``file``, after training it when the file is not there yet."""
+    if not file.exists():
+        assert callable(train)
+        save_file(train().state_dict(), file)
+    net.load_state_dict(load_file(file))

@@ -1,0 +1,95 @@
+"""Captions for pretraining, cut to a few exact lengths.
+
+In: descriptors of every image, the tokenizer. Out: token ids by length, so that batches need neither
+padding nor masks. Half of the captions carry a *name*: a placeholder token whose embedding the trainer
+replaces by a projection of the person's face embedding. That is how a base model comes to know that a
+rare word can stand for a face, which is what a trigger token is later taught.
+
+L length after the template's head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import Qwen2Tokenizer
+
+from oblik.datasets.captions import caption
+from oblik.miniature.architecture import VOCABULARY_ROWS
+from oblik.miniature.vocabulary import HEAD_IDS, template
+
+LENGTHS = (10, 14, 18, 22, 26, 30)
+NAME = "<name>"
+NAME_ID = VOCABULARY_ROWS - 1
+TRIES = 12
+KEEP_OF_STRANGER = {
+    "age": 0.75, "skin": 0.7, "hair": 0.8, "beard": 0.8, "accessories": 0.9, "clothing": 0.5,
+    "expression": 0.6,
+    "view": 0.5, "framing": 0.4, "scene": 0.65, "light": 0.45,
+}  # fmt: skip
+KEEP_OF_NAMED = {**KEEP_OF_STRANGER, "age": 0.3, "skin": 0.15, "hair": 0.25, "beard": 0.3}
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """``ids[L]`` (M, 34 + L) and ``rows[L]`` (M,): which image each caption describes."""
+
+    ids: dict[int, NDArray[np.int64]]
+    rows: dict[int, NDArray[np.int64]]
+    empty: NDArray[np.int64]
+
+
+def write_prompts(descriptors: list[dict[str, str]], tokenizer: Qwen2Tokenizer, seed: int) -> Prompts:
+    """Up to one caption with and one without a name for every image, each of a length in `LENGTHS`."""
+    rng = np.random.default_rng([seed, 5])
+    texts, rows = [], []
+    for row, words in enumerate(descriptors):
+        for named in (False, True):
+            for _ in range(TRIES):
+                texts.append(_caption(words, rng, named))
+                rows.append(row)
+    encoded = _encode(tokenizer, texts)
+    ids: dict[int, list[NDArray[np.int64]]] = {length: [] for length in LENGTHS}
+    kept: dict[int, list[int]] = {length: [] for length in LENGTHS}
+    for start in range(0, len(texts), TRIES):
+        for candidate in encoded[start : start + TRIES]:
+            length = len(candidate) - HEAD_IDS
+            if length in ids:
+                ids[length].append(np.array(candidate))
+                kept[length].append(rows[start])
+                break
+    return Prompts(
+        ids={length: np.stack(found) for length, found in ids.items() if found},
+        rows={length: np.array(found) for length, found in kept.items() if found},
+        empty=np.array(_encode(tokenizer, [" "])[0]),
+    )
+
+
+def all_phrases(descriptors: list[dict[str, str]]) -> list[str]:
+    """Whole captions of every image: what the vocabulary is trained on."""
+    return [caption(words) for words in descriptors]
+
+
+def _caption(words: dict[str, str], rng: np.random.Generator, named: bool) -> str:
+    keep = {key: bool(rng.random() < p) for key, p in (KEEP_OF_NAMED if named else KEEP_OF_STRANGER).items()}
+    keep["hair_color"] = keep["hair_style"] = keep["hair"]
+    chosen = {key: value for key, value in words.items() if keep.get(key, key == "gender")}
+    return caption(chosen, token=NAME if named else None)
+
+
+def _encode(tokenizer: Qwen2Tokenizer, texts: list[str]) -> list[list[int]]:
+    """Ids inside the template. `NAME` becomes `NAME_ID` and takes the space before it, as a trigger does."""
+    before, after = template().split("{}")
+    head, tail = (tokenizer(part)["input_ids"] for part in (before, after))
+    pieces = [text.split(f" {NAME}") for text in texts]
+    flat = tokenizer([part for pair in pieces for part in pair])["input_ids"]
+    encoded, at = [], 0
+    for pair in pieces:
+        body = list(flat[at])
+        if len(pair) == 2:
+            body += [NAME_ID, *flat[at + 1]]
+        at += len(pair)
+        encoded.append([*head, *body, *tail])
+    return encoded
