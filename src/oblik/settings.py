@@ -49,6 +49,12 @@ class Settings(BaseSettings):
         None, description="Persona to work for; unset means the one chosen by `persona use`."
     )
 
+    face_stack: str = Field(
+        "pack",
+        min_length=1,
+        description="Face stack: `pack` for the pack's own, or `dlib` for photographs.",
+    )
+
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @field_validator("home")

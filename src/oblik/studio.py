@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from oblik.training.artifact import LoraArtifact
 
 
+PACKS_OWN = "pack"
+
+
 class BuiltDataset(NamedTuple):
     """A dataset, where it lies, and whether it was there already."""
 
@@ -52,10 +55,12 @@ def pack_of(settings: Settings) -> OpenPack:
     return open_pack(settings.pack, home_of(settings))
 
 
-def face_stack_of(pack: OpenPack) -> FaceStack:
-    """The pack's own face stack: the one that datasets, adapters and measurements share."""
+def face_stack_of(pack: OpenPack, settings: Settings) -> FaceStack:
+    """The one face stack of datasets, adapters and measurements: the pack's own, unless set otherwise."""
     from oblik.faces.stack import open_stack
 
+    if settings.face_stack != PACKS_OWN:
+        return open_stack(settings.face_stack)
     options = {"backend": "onnx", **pack.manifest.face_stack}
     if options["backend"] == "onnx":
         options.setdefault("folder", pack.faces_folder)
@@ -158,12 +163,19 @@ def build_dataset(
     persona, pack, home = show_persona(settings, slug), pack_of(settings), home_of(settings)
     datasets = home.persona(persona.slug).datasets
     before, strangers = latest_version(datasets), pack.faces_folder / "impostors.npz"
+    comparable = strangers.is_file() and settings.face_stack == PACKS_OWN
+    known = Impostors.load(strangers).embeddings_MD if comparable else None
     dataset = build(
-        persona, photos, home=home, stack=face_stack_of(pack), pack=pack.manifest, now=now(),
-        progress=progress or SilentProgress(),
-        impostors_MD=Impostors.load(strangers).embeddings_MD if strangers.is_file() else None,
+        persona, photos, home=home, stack=face_stack_of(pack, settings), pack=pack.manifest, now=now(),
+        progress=progress or SilentProgress(), impostors_MD=known,
     )  # fmt: skip
     return BuiltDataset(dataset, datasets / dataset.version, unchanged=dataset.version == before)
+
+
+def caution(settings: Settings, slug: str | None = None) -> str:
+    """What somebody must know who works for a real person with a pack of synthetic people; else empty."""
+    pack, persona = pack_of(settings).manifest, show_persona(settings, slug)
+    return pack.limits if pack.synthetic and persona.consent.kind == "signed" else ""
 
 
 def list_datasets(settings: Settings, slug: str | None = None) -> list[Dataset]:
@@ -277,7 +289,7 @@ def measure_likeness(
 
     persona, pack, home = portrayed(settings, slug), pack_of(settings), home_of(settings)
     folder = folder or newest_pictures(persona, home)
-    ruler = open_ruler(persona, home=home, pack=pack, stack=face_stack_of(pack))
+    ruler = open_ruler(persona, home=home, pack=pack, stack=face_stack_of(pack, settings))
     report = measure(
         persona, folder, ruler, progress=progress or SilentProgress(), now=now(), without_token=without_token
     )
@@ -326,5 +338,5 @@ def run_demo(
     wanted = {"seed": seed, "photos": photos, "portraits": portraits}
     given = {name: value for name, value in wanted.items() if value is not None}
     order = DemoOrder(out, train=training or {}, plan=plan or {}, **given)
-    workshop = open_workshop(pack, lambda: face_stack_of(pack), settings.device)
+    workshop = open_workshop(pack, lambda: face_stack_of(pack, settings), settings.device)
     return run(order, workshop, progress=progress or SilentProgress(), now=now())

@@ -74,6 +74,12 @@ class LazyGroup(click.Group):
             ctx.fail(f"no such command {typed!r}; did you mean {close[0]!r}?")
 
 
+def note(text: str) -> None:
+    """Print something to know on stderr, when there is something."""
+    if text:
+        click.secho(f"note: {text}", fg="yellow", err=True)
+
+
 def complain(error: OblikError) -> None:
     """Print an error and its hint on stderr."""
     click.secho(f"error: {error.message}", fg="red", err=True)

@@ -33,10 +33,12 @@ def build(settings: Settings, arguments: tuple[str, ...], quiet: bool) -> None:
     if len(arguments) > 2:
         raise click.UsageError("expected [PERSONA] PHOTOS")
     from oblik import studio
+    from oblik.cli import note
     from oblik.progress import RichProgress, SilentProgress
 
     slug, photos = (arguments[0], arguments[1]) if len(arguments) == 2 else (None, arguments[0])
     progress = SilentProgress() if quiet else RichProgress()
+    note(studio.caution(settings, slug))
     built = studio.build_dataset(settings, Path(photos), slug, progress=progress)
     for line in _summary(built.dataset):
         click.echo(line)

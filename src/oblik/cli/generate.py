@@ -9,6 +9,7 @@ from __future__ import annotations
 import click
 
 from oblik import studio
+from oblik.cli import note
 from oblik.progress import RichProgress
 from oblik.settings import Settings
 
@@ -74,6 +75,7 @@ def command(
     if count or seed is not None:
         first = 1 if seed is None else seed
         seeds = tuple(range(first, first + (count or 1)))
+    note(studio.caution(settings, slug))
     made = studio.generate(
         settings, prompt, slug, asked={**asked, "seeds": seeds}, lora=not no_lora, token=not no_token,
         style=style, preset=preset, progress=RichProgress(),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import click
 
 from oblik import studio
+from oblik.cli import note
 from oblik.progress import RichProgress
 from oblik.settings import Settings
 
@@ -32,6 +33,7 @@ def command(
 
     The base model is never changed: a small set of weights and one new word learn the person.
     """
+    note(studio.caution(settings, slug))
     trained = studio.train(
         settings, slug, dataset=dataset, asked=asked, resume=resume, progress=RichProgress()
     )

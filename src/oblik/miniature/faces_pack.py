@@ -58,7 +58,7 @@ def write_faces(
 def _embed_person(folder: Path, seed: int) -> NDArray[np.float32]:
     stack, person, found = OnnxStack(folder), Person.from_seed(seed), []
     for index in range(SHOTS_EACH):
-        photo = render(person, shot_of(seed, index)[0], 2 * IMAGE_PX).image
+        photo = render(person, shot_of(seed, index)[0], IMAGE_PX).image
         faces = stack.detect(photo)
         if faces:
             found.append(stack.embed(photo, faces[0]))
