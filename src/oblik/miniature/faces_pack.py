@@ -32,10 +32,7 @@ def write_faces(
     folder: Path, embedder: Embedder, landmarks: Landmarks, workers: int, progress: Progress
 ) -> None:
     """Export both networks and measure the impostors with them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    _export(embedder, torch.zeros(1, 3, 112, 112), folder / "embedder.onnx", ["face"], ["embedding"])
-    image = torch.zeros(1, 3, IMAGE_PX, IMAGE_PX)
-    _export(landmarks, image, folder / "detector.onnx", ["image"], ["heatmaps", "presence"])
+    export_networks(folder, embedder, landmarks)
     settings = {
         "name": NAME,
         "detector": {"file": "detector.onnx", "kind": "heatmap", "size_px": IMAGE_PX, "threshold": 0.3},
@@ -55,6 +52,14 @@ def write_faces(
     strangers.save(folder / "impostors.npz")
 
 
+def export_networks(folder: Path, embedder: Embedder, landmarks: Landmarks) -> None:
+    """Write ``embedder.onnx`` and ``detector.onnx``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _export(embedder, torch.zeros(1, 3, 112, 112), folder / "embedder.onnx", ["face"], ["embedding"])
+    image = torch.zeros(1, 3, IMAGE_PX, IMAGE_PX)
+    _export(landmarks, image, folder / "detector.onnx", ["image"], ["heatmaps", "presence"])
+
+
 def _embed_person(folder: Path, seed: int) -> NDArray[np.float32]:
     stack, person, found = OnnxStack(folder), Person.from_seed(seed), []
     for index in range(SHOTS_EACH):
@@ -66,13 +71,15 @@ def _embed_person(folder: Path, seed: int) -> NDArray[np.float32]:
 
 
 def _export(net: nn.Module, example: torch.Tensor, path: Path, inputs: list[str], outputs: list[str]) -> None:
-    axes = {name: {0: "batch"} for name in [*inputs, *outputs]}
+    """ONNX with every parameter under its own name, batch norm unmerged; the runtime merges it."""
     torch.onnx.export(
         net.eval(),
         (example,),
         str(path),
         input_names=inputs,
         output_names=outputs,
-        dynamic_axes=axes,
+        dynamic_axes={name: {0: "batch"} for name in [*inputs, *outputs]},
+        training=torch.onnx.TrainingMode.PRESERVE,
+        do_constant_folding=False,
         dynamo=False,
     )

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import QwenImageTransformer2DModel
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import Qwen2_5_VLForConditionalGeneration
 
@@ -26,6 +27,7 @@ from oblik.miniature.architecture import TEXT_DIM, new_text_encoder, new_transfo
 from oblik.miniature.checkpoint import draw, resume, save, set_rate
 from oblik.miniature.face_networks import EMBEDDING
 from oblik.miniature.fast_attention import RealRope, RealRopeProcessor
+from oblik.miniature.improve import START
 from oblik.miniature.muon import StackedMuon
 from oblik.miniature.prompts import NAME_ID, Prompts
 from oblik.miniature.vocabulary import HEAD_IDS
@@ -38,14 +40,15 @@ TIME_SHIFT = float(np.exp(0.5 + (0.9 - 0.5) * (64 - 256) / (8192 - 256)))
 
 @dataclass(frozen=True)
 class TransformerRecipe:
-    """Settings of the run. The rate is flat and falls linearly to zero over the last quarter."""
+    """Settings of the run. The rate is flat and falls linearly to zero over the last third."""
 
     seed: int = 3
-    steps: int = 3_600
+    steps: int = 2_200
     batch: int = 128
+    matrix_rate: float = 5e-3
     learning_rate: float = 2e-3
     empty_share: float = 0.1
-    ema: float = 0.999
+    ema: float = 0.998
     name_noise: float = 0.04
     checkpoint_every: int = 150
 
@@ -89,6 +92,8 @@ def train_transformer(
 ) -> Painter:
     """Train, or go on from ``folder/transformer.pt``; returns the averaged weights."""
     painter = Painter(recipe.seed, special)
+    if (folder / START).exists():
+        painter.load_state_dict(load_file(folder / START), strict=False)
     average = deepcopy(painter).requires_grad_(False)
     optimisers = _optimisers(painter, recipe)
     state: dict[str, Any] = {
@@ -98,6 +103,8 @@ def train_transformer(
         "adamw": optimisers[1],
     }
     start = resume(folder / "transformer.pt", state)
+    for optimiser, rate in zip(optimisers, (recipe.matrix_rate, recipe.learning_rate), strict=True):
+        optimiser.param_groups[0]["initial_lr"] = rate
     _prepare_for_speed(painter)
     log = (folder / "transformer.log").open("a", encoding="utf-8")
     running = 0.0
@@ -121,8 +128,8 @@ def train_transformer(
     return average
 
 
-def trapezoid(step: int, total: int, *, warmup: int = 200, fall: float = 0.25) -> float:
-    """Factor of the learning rate: linear up, flat, linear down to zero over the last ``fall``."""
+def trapezoid(step: int, total: int, *, warmup: int = 200, fall: float = 0.3) -> float:
+    """Factor of the learning rate: linear up, flat, linear down to zero over the last share ``fall``."""
     left = (total - step) / (fall * total)
     return min(1.0, (step + 1) / warmup, left)
 
@@ -176,9 +183,8 @@ def _optimisers(painter: Painter, recipe: TransformerRecipe) -> tuple[StackedMuo
     for name, parameter in painter.named_parameters():
         inside = ("transformer_blocks" in name and "_mod." not in name) or "language_model.layers" in name
         (matrices if inside and parameter.ndim == 2 else rest).append(parameter)
-    rate = recipe.learning_rate
-    muon = StackedMuon(matrices, lr=rate, weight_decay=0.01)
-    return muon, torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.98), weight_decay=0.0)
+    muon = StackedMuon(matrices, lr=recipe.matrix_rate, weight_decay=0.01)
+    return muon, torch.optim.AdamW(rest, lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
 
 
 def _prepare_for_speed(painter: Painter) -> None:

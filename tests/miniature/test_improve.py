@@ -1,0 +1,36 @@
+"""A pack can be gone on from: its parts come back as they were."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from oblik.miniature.architecture import new_vae
+from oblik.miniature.build import special_ids, write_pack
+from oblik.miniature.face_networks import Embedder, Landmarks
+from oblik.miniature.faces_pack import export_networks
+from oblik.miniature.improve import START, adopt
+from oblik.miniature.train_transformer import Painter
+from oblik.miniature.vocabulary import train_tokenizer
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch calls its own TorchScript exporter old
+def test_every_network_comes_back(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer(["photo of a young woman"] * 3)
+    painter, embedder, landmarks = Painter(1, special_ids(tokenizer)), Embedder(), Landmarks()
+    before = {name: value.clone() for name, value in painter.state_dict().items()}
+    write_pack(tmp_path / "pack", painter, new_vae(0), tokenizer)
+    export_networks(tmp_path / "pack" / "faces", embedder, landmarks)
+    adopt(tmp_path / "pack", tmp_path / "work")
+    start = load_file(tmp_path / "work" / START)
+    assert start.keys() <= before.keys()
+    assert before.keys() - start.keys() <= {"text_encoder.lm_head.weight"}
+    assert all(torch.allclose(start[name], before[name], rtol=1e-2, atol=1e-3) for name in start)
+    for name, net in (("embedder", embedder), ("landmarks", landmarks)):
+        found = load_file(tmp_path / "work" / f"{name}.safetensors")
+        kept = {key: value for key, value in net.state_dict().items() if "num_batches" not in key}
+        assert all(torch.equal(found[key], value) for key, value in kept.items())
