@@ -20,8 +20,8 @@ def mode(path: Path) -> int:
 
 
 def test_home_names_folders_and_creates_none(home: Home) -> None:
-    person = home.persona("mira")
-    assert person.root == home.root / "personas" / "mira"
+    person = home.persona("sitter")
+    assert person.root == home.root / "personas" / "sitter"
     assert [
         path.name for path in (person.consent, person.vault, person.datasets, person.loras, person.gallery)
     ] == ["consent", "vault", "datasets", "loras", "gallery"]

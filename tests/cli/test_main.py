@@ -55,9 +55,9 @@ def test_settings_reach_the_command(runner: CliRunner, tmp_path: Path) -> None:
     def act(settings: Settings) -> None:
         seen.append(settings)
 
-    result = runner.invoke(GroupThat(act), ["--threads", "2", "--persona", "mira", "act"])
+    result = runner.invoke(GroupThat(act), ["--threads", "2", "--persona", "sitter", "act"])
     assert result.exit_code == 0, result.output
-    assert (seen[0].threads, seen[0].persona, seen[0].home) == (2, "mira", tmp_path / "home")
+    assert (seen[0].threads, seen[0].persona, seen[0].home) == (2, "sitter", tmp_path / "home")
     assert (os.environ["OMP_NUM_THREADS"], os.environ["HF_HUB_OFFLINE"]) == ("2", "1")
 
 

@@ -40,14 +40,14 @@ def oblik(home: Home) -> Oblik:
 
 
 def test_create_list_show_use(oblik: Oblik, home: Home) -> None:
-    made = oblik("persona", "create", "anna", *SYNTHETIC, "--gender", "woman", "--hair-color", "brown")
+    made = oblik("persona", "create", "subject", *SYNTHETIC, "--gender", "woman", "--hair-color", "brown")
     assert made.exit_code == 0, made.output
-    assert "<oblik_anna> is one id" in made.output
+    assert "<oblik_subject> is one id" in made.output
     assert oblik("persona", "create", "ben", *SYNTHETIC).exit_code == 0
-    assert "* anna" in oblik("persona", "list").output
+    assert "* subject" in oblik("persona", "list").output
     assert oblik("persona", "use", "ben").output == "active persona: ben\n"
     assert "* ben" in oblik("persona", "list").output
-    shown = oblik("persona", "show", "anna").output
+    shown = oblik("persona", "show", "subject").output
     assert "hair color brown" in shown
     assert "synthetic" in shown
     assert "token        <oblik_ben> person" in oblik("persona", "show").output
@@ -56,35 +56,35 @@ def test_create_list_show_use(oblik: Oblik, home: Home) -> None:
 def test_a_signed_consent_with_its_paper(oblik: Oblik, home: Home, tmp_path: Path) -> None:
     paper = tmp_path / "paper.pdf"
     paper.write_bytes(b"%PDF-1.4 signed")
-    signed = ("--consent-by", "Anna P.", "--consent-date", "2026-01-31", "--scopes", "portraits,chat")
-    made = oblik("persona", "create", "anna", *signed, "--document", str(paper), "--expires", "2099-01-31")
+    signed = ("--consent-by", "Subject P.", "--consent-date", "2026-01-31", "--scopes", "portraits,chat")
+    made = oblik("persona", "create", "subject", *signed, "--document", str(paper), "--expires", "2099-01-31")
     assert made.exit_code == 0, made.output
-    assert "signed by Anna P. on 2026-01-31, until 2099-01-31" in made.output
-    assert len(list(home.persona("anna").consent.iterdir())) == 1
+    assert "signed by Subject P. on 2026-01-31, until 2099-01-31" in made.output
+    assert len(list(home.persona("subject").consent.iterdir())) == 1
 
 
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
         ((), "without the person's consent"),
-        (("--consent-by", "Anna"), "who signed it and on which day"),
-        (("--consent-by", "Anna", "--consent-date", "2026-01-31"), "needs the signed document"),
+        (("--consent-by", "Subject"), "who signed it and on which day"),
+        (("--consent-by", "Subject", "--consent-date", "2026-01-31"), "needs the signed document"),
     ],
 )
 def test_no_consent_no_persona(oblik: Oblik, home: Home, typed: tuple[str, ...], message: str) -> None:
-    refused = oblik("persona", "create", "anna", *typed)
+    refused = oblik("persona", "create", "subject", *typed)
     assert refused.exit_code == 2
     assert message in refused.output
     assert "hint: oblik persona create" in refused.output
-    assert not home.persona("anna").root.exists()
+    assert not home.persona("subject").root.exists()
 
 
 def test_the_token_is_checked_on_the_tokenizer_in_use(oblik: Oblik, home: Home) -> None:
-    oblik("persona", "create", "anna", *SYNTHETIC)
+    oblik("persona", "create", "subject", *SYNTHETIC)
     checked = oblik("token", "check")
     assert checked.exit_code == 0, checked.output
-    assert "photo of <oblik_anna>" in checked.output
-    broken = oblik("token", "check", "anna", "--tokenizer", str(home.packs / "words" / "tokenizer"))
+    assert "photo of <oblik_subject>" in checked.output
+    broken = oblik("token", "check", "subject", "--tokenizer", str(home.packs / "words" / "tokenizer"))
     assert broken.exit_code == 2
     assert "falls apart" in broken.output
 
@@ -98,6 +98,6 @@ def test_nobody_is_active_in_an_empty_home(oblik: Oblik) -> None:
 
 
 def test_no_dataset_yet(oblik: Oblik) -> None:
-    oblik("persona", "create", "anna", *SYNTHETIC)
+    oblik("persona", "create", "subject", *SYNTHETIC)
     assert oblik("dataset", "list").output == ""
     assert oblik("dataset", "build", "a", "b", "c").exit_code == 2

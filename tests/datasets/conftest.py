@@ -92,7 +92,7 @@ class Phone:
         ]  # fmt: skip
         self.stack.learn(image, seen)
         exif = Image.Exif()
-        exif[0x010E] = "Anna at home"
+        exif[0x010E] = "Subject at home"
         exif.get_ifd(0x8769)[0x9003] = (at or NOON + timedelta(hours=photo)).strftime("%Y:%m:%d %H:%M:%S")
         exif.get_ifd(0x8825)[1] = "N"
         file = self.folder / name
@@ -114,7 +114,7 @@ def phone(tmp_path: Path) -> Phone:
 def persona() -> Persona:
     words = {"gender": "woman", "age": "young", "hair_color": "brown", "hair_style": "long"}
     consent = synthetic_consent(date(2026, 5, 31))
-    return make_persona("anna", consent, NOW, trigger=None, descriptors=words)
+    return make_persona("subject", consent, NOW, trigger=None, descriptors=words)
 
 
 @pytest.fixture

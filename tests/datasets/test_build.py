@@ -59,7 +59,7 @@ def test_what_is_written_is_what_the_manifest_says(
             assert image.mode == "RGB"
             assert mask.mode == "L"
             assert image.info == {}
-        assert photo.caption.startswith("photo of <oblik_anna> young woman with long brown hair")
+        assert photo.caption.startswith("photo of <oblik_subject> young woman with long brown hair")
         assert np.linalg.norm(vectors[photo.source_sha256]) == pytest.approx(1, abs=1e-5)
 
 
@@ -71,7 +71,7 @@ def test_the_same_photos_again_are_the_same_version(
     again = build(persona, phone, home, pack, NOW + timedelta(days=3))
     assert again == first
     assert phone.stack.detections == looked
-    assert [f.name for f in home.persona("anna").datasets.iterdir()] == ["v001"]
+    assert [f.name for f in home.persona("subject").datasets.iterdir()] == ["v001"]
 
 
 def test_from_scratch_the_manifest_differs_only_in_its_date(
@@ -108,7 +108,7 @@ def test_everything_is_for_the_owner_only_and_without_metadata(
             assert stat.S_IMODE(file.stat().st_mode) == 0o600
             if "vault" not in here:
                 content = file.read_bytes()
-                assert b"Anna at home" not in content
+                assert b"Subject at home" not in content
                 assert b"private" not in content
                 assert b"Exif" not in content
 
@@ -117,7 +117,7 @@ def test_originals_are_kept_as_they_were(persona: Persona, phone: Phone, home: H
     before = {file.name: file.read_bytes() for file in phone.folder.iterdir()}
     dataset = build(persona, phone, home, pack)
     assert {file.name: file.read_bytes() for file in phone.folder.iterdir()} == before
-    vault = home.persona("anna").vault / "originals"
+    vault = home.persona("subject").vault / "originals"
     for photo in dataset.accepted():
         assert (vault / f"{photo.source_sha256}.jpg").read_bytes() == before[photo.source]
 
@@ -202,7 +202,7 @@ def test_style_words_are_refused_by_name(persona: Persona, phone: Phone, home: H
     (phone.folder / "IMG_01.txt").write_text("smiling, anime\n", encoding="utf-8")
     with pytest.raises(InvalidInput, match="'anime'"):
         build(persona, phone, home, pack)
-    assert not home.persona("anna").datasets.exists()
+    assert not home.persona("subject").datasets.exists()
 
 
 def test_fewer_than_eight_are_refused_with_the_reasons(
@@ -215,7 +215,7 @@ def test_fewer_than_eight_are_refused_with_the_reasons(
         build(persona, phone, home, pack)
     assert "the file is empty" in refused.value.message
     assert str(phone.folder) in refused.value.hint
-    assert not home.persona("anna").datasets.exists()
+    assert not home.persona("subject").datasets.exists()
 
 
 def test_an_empty_and_a_missing_folder(
@@ -245,7 +245,7 @@ def test_a_cancelled_build_leaves_nothing_half_written(
             persona, phone.folder, home=home, stack=phone.stack, pack=pack, now=NOW,
             progress=SilentProgress(lambda: next(asked)),
         )  # fmt: skip
-    assert list(home.persona("anna").datasets.iterdir()) == []
+    assert list(home.persona("subject").datasets.iterdir()) == []
 
 
 def test_buckets_follow_the_photo(persona: Persona, phone: Phone, home: Home, pack: Pack) -> None:

@@ -27,7 +27,7 @@ def dataset() -> Dataset:
     photos = [
         Photo(
             source=f"IMG_{i}.jpg", source_sha256=f"{i:064x}", status=Status.accepted, path="a.png",
-            split=split, caption="photo of <oblik_anna> woman & dog",
+            split=split, caption="photo of <oblik_subject> woman & dog",
             attributes={"view": "frontal", "light": "dim"}, flags={"yaw_deg": 3.2, "sharpness": 80.0},
         )
         for i, split in enumerate([Split.train] * 5 + [Split.validation] * 4 + [Split.stress])
@@ -39,7 +39,7 @@ def dataset() -> Dataset:
         ),
     ]
     return Dataset(
-        persona="anna", version="v003", trigger="<oblik_anna>", class_noun="woman",
+        persona="subject", version="v003", trigger="<oblik_subject>", class_noun="woman",
         created_at=datetime(2026, 6, 1, tzinfo=timezone.utc), consent_sha256="c" * 64, face_stack="scripted",
         short_side_px=128, embeddings="faces.npz", photos=photos, tools={"oblik": "0.1.0", "inputs": "x"},
     )  # fmt: skip
@@ -82,7 +82,7 @@ def test_names_and_captions_cannot_become_markup(folder: Path, dataset: Dataset)
     page = render_report(folder, dataset, {})
     assert "onerror=&quot;" in page
     assert "<img src=x" not in page
-    assert "&lt;oblik_anna&gt; woman &amp; dog" in page
+    assert "&lt;oblik_subject&gt; woman &amp; dog" in page
 
 
 def test_every_photo_and_every_reason_is_on_it(folder: Path, dataset: Dataset) -> None:

@@ -35,9 +35,9 @@ def test_the_path_runs_from_image_to_noise() -> None:
 
 def test_the_true_velocity_costs_nothing_and_weights_are_relative() -> None:
     image, noise = torch.zeros(1, 2, 4), torch.ones(1, 2, 4)
-    assert velocity_loss(noise - image, image, noise) == 0
+    assert velocity_loss(noise - image, noise - image) == 0
     wrong = torch.ones(1, 2, 4)
     wrong[0, 0] += 1
     heavy, light = torch.tensor([[3.0, 1.0]]), torch.tensor([[1.0, 3.0]])
-    assert velocity_loss(wrong, image, noise, heavy) == 3 * velocity_loss(wrong, image, noise, light)
-    assert velocity_loss(wrong, image, noise, heavy) == velocity_loss(wrong, image, noise, 10 * heavy)
+    assert velocity_loss(wrong, noise - image, heavy) == 3 * velocity_loss(wrong, noise - image, light)
+    assert velocity_loss(wrong, noise, heavy) == velocity_loss(wrong, noise, 10 * heavy)

@@ -204,7 +204,7 @@ def make_pack(folder: Path) -> OpenPack:
     return OpenPack(manifest=manifest, folder=folder)
 
 
-def make_persona(home: Home, slug: str = "mira", **consent: object) -> Persona:
+def make_persona(home: Home, slug: str = "sitter", **consent: object) -> Persona:
     """A persona in the store; keyword arguments replace parts of the consent."""
     terms = {
         "kind": "synthetic", "signed_by": "nobody", "signed_on": date(2026, 1, 1),

@@ -29,7 +29,7 @@ def ruler_of(world: World) -> Ruler:
 def make(world: World, *, token: bool = True, name: str = "v001") -> Path:
     order = Order("smiling", {"seeds": tuple(range(6))}, token=token)
     plan = plan_order(order, world.persona, find_preset("fast"), world.pack, world.home)
-    folder = world.home.persona("mira").gallery / name
+    folder = world.home.persona("sitter").gallery / name
     generate(
         world.persona, plan, home=world.home, pack=world.pack, engine=world.engine, progress=SilentProgress(),
         now=world.now, folder=folder,

@@ -37,9 +37,9 @@ def test_words_become_pictures_in_the_next_version_of_the_gallery(world: World) 
     world.artifact()
     plan = plan_of(world, Order("in a park", {"seeds": (3, 4)}))
     record, folder = run(world, plan)
-    assert plan.prompt == "photo of <oblik_mira> woman with red hair, in a park"
+    assert plan.prompt == "photo of <oblik_sitter> woman with red hair, in a park"
     assert (plan.lora, plan.width_px, plan.steps) == ("v001", 64, 4)
-    assert folder == world.home.persona("mira").gallery / "v001"
+    assert folder == world.home.persona("sitter").gallery / "v001"
     assert [picture.seed for picture in record.pictures] == [3, 4]
     assert {path.name for path in folder.iterdir()} == {
         "01-seed3.png",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def story(world: World) -> Story:
     dataset, artifact_dir = world.dataset(), world.artifact()
-    gallery = world.home.persona("mira").gallery
+    gallery = world.home.persona("sitter").gallery
     for kind in ("portraits", "without_token"):
         order = Order("in a <park>", {"seeds": (1, 2, 3)}, token=kind == "portraits")
         plan = plan_order(order, world.persona, find_preset("fast"), world.pack, world.home)
@@ -44,7 +44,7 @@ def story(world: World) -> Story:
     note_scores(gallery / "without_token", scores, ruler.calibration.threshold)
     return Story(
         persona=world.persona, pack=world.pack.manifest, dataset=dataset,
-        dataset_dir=world.home.persona("mira").datasets / "v001", photos_dir=world.photos_dir,
+        dataset_dir=world.home.persona("sitter").datasets / "v001", photos_dir=world.photos_dir,
         artifact=read_artifact(artifact_dir), artifact_dir=artifact_dir,
         log=TrainingLog.model_validate_json((artifact_dir / CURVES).read_bytes()),
         batches=tuple(
@@ -109,7 +109,7 @@ def test_words_from_outside_are_escaped(story: Story) -> None:
     page = tell(story)
     assert "in a <park>" not in page
     assert "in a &lt;park&gt;" in page
-    assert "&lt;oblik_mira&gt;" in page
+    assert "&lt;oblik_sitter&gt;" in page
 
 
 def test_the_same_story_gives_the_same_bytes(story: Story) -> None:

@@ -26,7 +26,7 @@ def run(world: World, order: TrainOrder | None = None) -> Path:
 
 def test_the_newest_dataset_becomes_the_next_version(world: World) -> None:
     world.dataset()
-    loras = world.home.persona("mira").loras
+    loras = world.home.persona("sitter").loras
     assert run(world) == loras / "v001"
     assert run(world, TrainOrder(asked={"steps": 9, "rank": None})) == loras / "v002"
     first, second = world.trainer.requests
@@ -57,7 +57,7 @@ def test_a_stopped_run_is_resumed_in_its_folder_and_is_no_artifact(world: World)
     with pytest.raises(JobCancelled):
         run(world)
     with pytest.raises(NotFound, match="no trained LoRA"):
-        latest_artifact(world.home.persona("mira").loras)
+        latest_artifact(world.home.persona("sitter").loras)
     assert run(world, TrainOrder(resume=True)).name == "v001"
     assert world.trainer.requests[1].resume
     with pytest.raises(NotFound, match="no stopped training"):

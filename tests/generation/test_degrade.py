@@ -8,7 +8,7 @@ from oblik.generation.degrade import DEGRADATIONS, FEWEST_STEPS, SMALLEST_SIDE_P
 from oblik.generation.plan import Plan
 
 PLAN = Plan(
-    pack="p", persona="mira", prompt="photo", seeds=tuple(range(8)), steps=50, width_px=768, height_px=1152
+    pack="p", persona="sitter", prompt="photo", seeds=tuple(range(8)), steps=50, width_px=768, height_px=1152
 )
 
 

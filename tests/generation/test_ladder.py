@@ -7,7 +7,7 @@ import pytest
 from oblik.generation.ladder import LADDER, Rung, climb
 from oblik.generation.plan import Plan
 
-PLAN = Plan(pack="p", persona="mira", prompt="photo", seeds=(1, 2), steps=30)
+PLAN = Plan(pack="p", persona="sitter", prompt="photo", seeds=(1, 2), steps=30)
 
 
 def more_steps(plan: Plan) -> Plan:

@@ -11,7 +11,7 @@ from oblik.errors import InvalidInput, NotFound
 from oblik.generation.presets import Preset, find_preset, plan_from, read_preset
 from oblik.packs.manifest import Pack
 
-ASKED: dict[str, Any] = {"persona": "mira", "prompt": "photo", "seeds": (1,)}
+ASKED: dict[str, Any] = {"persona": "sitter", "prompt": "photo", "seeds": (1,)}
 
 
 def pack(**defaults: object) -> Pack:
@@ -22,7 +22,7 @@ def pack(**defaults: object) -> Pack:
 
 @pytest.mark.parametrize("name", ["fast", "reliable"])
 def test_shipped_presets_make_a_plan(name: str) -> None:
-    plan = plan_from(find_preset(name), pack(), {"persona": "mira", "prompt": "photo"})
+    plan = plan_from(find_preset(name), pack(), {"persona": "sitter", "prompt": "photo"})
     assert plan.mode == name
     assert len(plan.seeds) == 8
     assert 0.6 <= plan.lora_scale <= 0.9

@@ -7,63 +7,66 @@ import pytest
 from oblik.errors import InvalidInput, TwoPersonas
 from oblik.generation.prompt import compose, without_token
 
-MIRA = "<oblik_mira>"
+SITTER = "<oblik_sitter>"
 
 
 def test_the_token_is_put_in_front() -> None:
-    assert compose("in a park", trigger=MIRA, noun="woman") == "photo of <oblik_mira> woman, in a park"
+    assert compose("in a park", trigger=SITTER, noun="woman") == "photo of <oblik_sitter> woman, in a park"
 
 
 def test_the_opening_is_the_one_of_the_captions() -> None:
     words = {"age": "young", "hair_color": "red", "skin": "fair", "eyes": "green", "scene": "beach"}
-    prompt = compose("smiling", trigger=MIRA, noun="woman", descriptors=words)
-    assert prompt == "photo of <oblik_mira> young woman with fair skin and red hair, smiling"
+    prompt = compose("smiling", trigger=SITTER, noun="woman", descriptors=words)
+    assert prompt == "photo of <oblik_sitter> young woman with fair skin and red hair, smiling"
 
 
 def test_a_prompt_that_has_the_token_keeps_its_words() -> None:
-    assert compose("  <oblik_mira>  on a street ", trigger=MIRA, noun="woman") == "<oblik_mira> on a street"
+    assert (
+        compose("  <oblik_sitter>  on a street ", trigger=SITTER, noun="woman") == "<oblik_sitter> on a street"
+    )
 
 
 def test_an_article_before_the_token_goes() -> None:
     assert (
-        compose("photo of a <oblik_mira> woman", trigger=MIRA, noun="woman") == "photo of <oblik_mira> woman"
+        compose("photo of a <oblik_sitter> woman", trigger=SITTER, noun="woman")
+        == "photo of <oblik_sitter> woman"
     )
 
 
 def test_no_words_at_all_is_a_portrait() -> None:
-    assert compose("", trigger=MIRA, noun="man") == "photo of <oblik_mira> man"
+    assert compose("", trigger=SITTER, noun="man") == "photo of <oblik_sitter> man"
 
 
 def test_another_personas_token_is_refused_even_an_unknown_one() -> None:
     with pytest.raises(TwoPersonas, match="<oblik_alex>"):
-        compose("<oblik_mira> and <oblik_alex>", trigger=MIRA, noun="woman")
+        compose("<oblik_sitter> and <oblik_alex>", trigger=SITTER, noun="woman")
 
 
 def test_a_token_of_another_shape_is_refused_when_it_belongs_to_somebody() -> None:
     with pytest.raises(TwoPersonas, match="zorblax"):
-        compose("zorblax in a park", trigger=MIRA, noun="woman", others=["zorblax"])
+        compose("zorblax in a park", trigger=SITTER, noun="woman", others=["zorblax"])
 
 
 @pytest.mark.parametrize("text", ["an anime portrait", "in a park, Pixar", "watercolor"])
 def test_styles_are_refused_by_name(text: str) -> None:
     with pytest.raises(InvalidInput) as refused:
-        compose(text, trigger=MIRA, noun="woman")
+        compose(text, trigger=SITTER, noun="woman")
     assert "--style" in refused.value.hint
     assert any(word in refused.value.message for word in ("anime", "pixar", "watercolor"))
 
 
 def test_styles_are_allowed_when_asked_for() -> None:
-    assert compose("anime", trigger=MIRA, noun="woman", style=True) == "photo of <oblik_mira> woman, anime"
+    assert compose("anime", trigger=SITTER, noun="woman", style=True) == "photo of <oblik_sitter> woman, anime"
 
 
 @pytest.mark.parametrize(
     ("prompt", "expected"),
     [
-        ("photo of <oblik_mira> woman, in a park", "photo of a woman, in a park"),
-        ("photo of <oblik_mira> old woman", "photo of an old woman"),
-        ("<oblik_mira> smiling", "a smiling"),
-        ("portrait of <oblik_mira>", "portrait of a"),
+        ("photo of <oblik_sitter> woman, in a park", "photo of a woman, in a park"),
+        ("photo of <oblik_sitter> old woman", "photo of an old woman"),
+        ("<oblik_sitter> smiling", "a smiling"),
+        ("portrait of <oblik_sitter>", "portrait of a"),
     ],
 )
 def test_without_the_token_it_is_a_stranger(prompt: str, expected: str) -> None:
-    assert without_token(prompt, MIRA) == expected
+    assert without_token(prompt, SITTER) == expected

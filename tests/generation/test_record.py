@@ -12,7 +12,7 @@ from oblik.generation.plan import Plan
 from oblik.generation.record import Picture, Record, read_record, write_record
 
 NOW = datetime(2026, 1, 2, tzinfo=timezone.utc)
-PLAN = Plan(pack="p", persona="mira", prompt="photo", seeds=(1,))
+PLAN = Plan(pack="p", persona="sitter", prompt="photo", seeds=(1,))
 RECORD = Record(
     plan=PLAN, asked=PLAN, started_at=NOW, token_ids=[7], prompt_ids=[1, 7],
     lora_sha256=None, pack_version="1", libraries={}, device="cpu", free_vram_bytes=None, seconds={},

@@ -50,7 +50,7 @@ def judged(
 ) -> LikenessReport:
     rng = np.random.default_rng(0)
     return judge(
-        scores, calibration, references, persona="anna", rng=rng, names=names, without_token=bare or []
+        scores, calibration, references, persona="subject", rng=rng, names=names, without_token=bare or []
     )
 
 

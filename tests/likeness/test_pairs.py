@@ -135,9 +135,9 @@ def photo(name: str, split: Split, status: Status = Status.accepted) -> Photo:
 
 def dataset(*photos: Photo) -> Dataset:
     return Dataset(
-        persona="anna",
+        persona="subject",
         version="v001",
-        trigger="<oblik_anna>",
+        trigger="<oblik_subject>",
         class_noun="person",
         created_at=datetime(2026, 1, 1, tzinfo=timezone.utc),
         consent_sha256="0",

@@ -29,7 +29,7 @@ def report(draw: Draw, impostors: Impostors, references: References) -> Likeness
     calibration = calibrate(impostors, heldout, rng=np.random.default_rng(0), draws=200)
     scores.append(score_embedding(None, 0, heldout))
     rng = np.random.default_rng(0)
-    return judge(scores, calibration, references, persona="anna", rng=rng, without_token=bare)
+    return judge(scores, calibration, references, persona="subject", rng=rng, without_token=bare)
 
 
 def test_the_folder(

@@ -28,14 +28,14 @@ def test_nothing_given_is_no_consent() -> None:
         require_consent(None, None, TODAY)
 
 
-@pytest.mark.parametrize(("by", "on"), [("Anna", None), (None, TODAY), ("  ", TODAY)])
+@pytest.mark.parametrize(("by", "on"), [("Subject", None), (None, TODAY), ("  ", TODAY)])
 def test_half_a_record_is_refused(by: str | None, on: date | None) -> None:
     with pytest.raises(ConsentError):
         signed_consent(by, on, "portraits")
 
 
 def test_a_signed_consent_needs_its_document(tmp_path: Path) -> None:
-    consent = signed_consent("Anna", TODAY, "portraits, chat")
+    consent = signed_consent("Subject", TODAY, "portraits, chat")
     assert consent is not None
     assert consent.scopes == {Scope.portraits, Scope.chat}
     with pytest.raises(ConsentError, match="signed document"):
@@ -54,14 +54,14 @@ def test_a_signed_consent_needs_its_document(tmp_path: Path) -> None:
 def test_a_consent_that_does_not_hold_today_is_refused(
     scopes: str, expires: date | None, today: date
 ) -> None:
-    consent = signed_consent("Anna", TODAY, scopes, expires_on=expires)
+    consent = signed_consent("Subject", TODAY, scopes, expires_on=expires)
     with pytest.raises(ConsentError):
         require_consent(consent, Path("paper.pdf"), today)
 
 
 def test_an_unknown_scope_is_named() -> None:
     with pytest.raises(InvalidInput, match="'billboards'"):
-        signed_consent("Anna", TODAY, "portraits,billboards")
+        signed_consent("Subject", TODAY, "portraits,billboards")
 
 
 def test_rendered_people_grant_everything() -> None:
@@ -72,12 +72,14 @@ def test_rendered_people_grant_everything() -> None:
 
 def test_the_noun_follows_from_the_gender() -> None:
     consent = synthetic_consent(TODAY)
-    made = make_persona("anna-b", consent, NOW, trigger=None, descriptors={"gender": "woman", "age": "Old"})
-    assert (made.trigger, made.class_noun, made.descriptors["age"]) == ("<oblik_anna_b>", "woman", "old")
+    made = make_persona(
+        "subject-b", consent, NOW, trigger=None, descriptors={"gender": "woman", "age": "Old"}
+    )
+    assert (made.trigger, made.class_noun, made.descriptors["age"]) == ("<oblik_subject_b>", "woman", "old")
     assert make_persona("x", consent, NOW, trigger="<zz_x>", descriptors={}).class_noun == "person"
 
 
-@pytest.mark.parametrize("slug", ["Anna", "../anna", "", "a" * 41, "-a", "a/b"])
+@pytest.mark.parametrize("slug", ["Subject", "../subject", "", "a" * 41, "-a", "a/b"])
 def test_a_slug_is_plain(slug: str) -> None:
     with pytest.raises(InvalidInput, match="cannot name a persona"):
         make_persona(slug, synthetic_consent(TODAY), NOW, trigger=None, descriptors={})
@@ -86,16 +88,16 @@ def test_a_slug_is_plain(slug: str) -> None:
 def test_descriptors_are_plain_words() -> None:
     for bad in ({"hair_color": "brown, 8k"}, {"nose": "big"}):
         with pytest.raises(InvalidInput, match="not a plain word"):
-            make_persona("anna", synthetic_consent(TODAY), NOW, trigger=None, descriptors=bad)
+            make_persona("subject", synthetic_consent(TODAY), NOW, trigger=None, descriptors=bad)
 
 
 def test_the_document_is_copied_and_hashed(tmp_path: Path) -> None:
-    paper = tmp_path / "Consent Anna.PDF"
+    paper = tmp_path / "Consent Subject.PDF"
     paper.write_bytes(b"%PDF-1.4 signed")
-    made = make_persona("anna", synthetic_consent(TODAY), NOW, trigger=None, descriptors={})
+    made = make_persona("subject", synthetic_consent(TODAY), NOW, trigger=None, descriptors={})
     kept = keep_document(made, paper, Home(tmp_path / "home"))
     assert kept.consent.document is not None
-    copy = tmp_path / "home" / "personas" / "anna" / kept.consent.document
+    copy = tmp_path / "home" / "personas" / "subject" / kept.consent.document
     assert copy.read_bytes() == b"%PDF-1.4 signed"
     assert kept.consent.document_sha256 is not None
     assert copy.stem == kept.consent.document_sha256[:20]
@@ -105,7 +107,7 @@ def test_the_document_is_copied_and_hashed(tmp_path: Path) -> None:
 def test_a_document_that_is_no_document_is_refused(tmp_path: Path, content: bytes) -> None:
     paper = tmp_path / "consent.pdf"
     paper.write_bytes(content)
-    made = make_persona("anna", synthetic_consent(TODAY), NOW, trigger=None, descriptors={})
+    made = make_persona("subject", synthetic_consent(TODAY), NOW, trigger=None, descriptors={})
     with pytest.raises(InvalidInput, match="not a PDF, JPEG or PNG"):
         keep_document(made, paper, Home(tmp_path / "home"))
     assert not (tmp_path / "home").exists()

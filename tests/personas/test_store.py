@@ -16,12 +16,12 @@ from oblik.personas.persona import Consent, Persona, Scope
 from oblik.personas.store import PersonaStore, consent_sha256
 
 CONSENT = Consent(
-    kind="signed", signed_by='Anna "Ann" Petrova\n№ 1', signed_on=date(2026, 1, 31),
+    kind="signed", signed_by='Subject "Ann" Petrova\n№ 1', signed_on=date(2026, 1, 31),
     scopes=frozenset({Scope.portraits, Scope.chat, Scope.voice}), expires_on=date(2028, 1, 31),
 )  # fmt: skip
 
 
-def persona(slug: str = "anna", trigger: str = "") -> Persona:
+def persona(slug: str = "subject", trigger: str = "") -> Persona:
     return Persona(
         slug=slug, trigger=trigger or f"<oblik_{slug}>", class_noun="woman",
         descriptors={"gender": "woman", "hair_color": "brown"}, consent=CONSENT,
@@ -32,13 +32,13 @@ def persona(slug: str = "anna", trigger: str = "") -> Persona:
 def test_reads_back_what_was_written(tmp_path: Path) -> None:
     store = PersonaStore(Home(tmp_path / "home"))
     store.create(persona())
-    assert store.get("anna") == persona()
+    assert store.get("subject") == persona()
 
 
 def test_files_are_for_the_owner_only(tmp_path: Path) -> None:
     store = PersonaStore(Home(tmp_path / "home"))
     store.create(persona())
-    folders = store.home.persona("anna")
+    folders = store.home.persona("subject")
     assert stat.S_IMODE(folders.toml.stat().st_mode) == 0o600
     for folder in (folders.root, folders.consent, folders.vault, folders.datasets):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -49,28 +49,28 @@ def test_a_slug_and_a_trigger_belong_to_one_persona(tmp_path: Path) -> None:
     store.create(persona())
     with pytest.raises(Conflict, match="already exists"):
         store.create(persona())
-    with pytest.raises(Conflict, match="belongs to persona 'anna'"):
-        store.create(persona("bea", "<OBLIK_anna>"))
-    assert [p.slug for p in store.list()] == ["anna"]
+    with pytest.raises(Conflict, match="belongs to persona 'subject'"):
+        store.create(persona("bea", "<OBLIK_subject>"))
+    assert [p.slug for p in store.list()] == ["subject"]
 
 
 def test_unknown_and_damaged_personas_say_so(tmp_path: Path) -> None:
     store = PersonaStore(Home(tmp_path))
     with pytest.raises(NotFound, match="known: none yet"):
-        store.get("anna")
+        store.get("subject")
     store.create(persona())
-    store.home.persona("anna").toml.write_text("slug = [", encoding="utf-8")
+    store.home.persona("subject").toml.write_text("slug = [", encoding="utf-8")
     with pytest.raises(InvalidInput, match="cannot be read"):
-        store.get("anna")
+        store.get("subject")
 
 
 def test_the_active_persona_is_remembered_while_it_exists(tmp_path: Path) -> None:
     store = PersonaStore(Home(tmp_path))
     assert store.active() is None
     store.create(persona())
-    store.use("anna")
-    assert PersonaStore(Home(tmp_path)).active() == "anna"
-    store.home.persona("anna").toml.unlink()
+    store.use("subject")
+    assert PersonaStore(Home(tmp_path)).active() == "subject"
+    store.home.persona("subject").toml.unlink()
     assert store.active() is None
     with pytest.raises(NotFound):
         store.use("nobody")

@@ -38,12 +38,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_default_trigger() -> None:
-    assert default_trigger("anna-b2") == "<oblik_anna_b2>"
+    assert default_trigger("subject-b2") == "<oblik_subject_b2>"
 
 
 def test_one_new_id_in_every_context(folder: Path) -> None:
     before = (folder / "tokenizer.json").read_bytes()
-    proof = reserve(folder / "tokenizer.json", "<oblik_anna>")
+    proof = reserve(folder / "tokenizer.json", "<oblik_subject>")
     assert proof.token_id == proof.base_size
     assert len(proof.without) > 1
     assert all(ids.count(proof.token_id) == 1 for ids in proof.contexts.values())
@@ -53,30 +53,30 @@ def test_one_new_id_in_every_context(folder: Path) -> None:
 
 
 def test_the_blank_before_the_token_is_part_of_it(folder: Path, tmp_path: Path) -> None:
-    token_id = write_tokenizer(folder, tmp_path / "out", "<oblik_anna>")
+    token_id = write_tokenizer(folder, tmp_path / "out", "<oblik_subject>")
     file = tmp_path / "out" / "tokenizer.json"
-    assert token_ids(file, "photo of <oblik_anna>") == [*token_ids(file, "photo of"), token_id]
-    assert token_ids(file, "<oblik_anna>, smiling") == [token_id, *token_ids(file, ", smiling")]
+    assert token_ids(file, "photo of <oblik_subject>") == [*token_ids(file, "photo of"), token_id]
+    assert token_ids(file, "<oblik_subject>, smiling") == [token_id, *token_ids(file, ", smiling")]
 
 
 def test_the_rest_of_the_text_keeps_its_ids(folder: Path, tmp_path: Path) -> None:
-    write_tokenizer(folder, tmp_path / "out", "<oblik_anna>")
+    write_tokenizer(folder, tmp_path / "out", "<oblik_subject>")
     text = "photo of a woman in a park, smiling"
     assert token_ids(tmp_path / "out" / "tokenizer.json", text) == token_ids(folder / "tokenizer.json", text)
 
 
 def test_written_folder_is_complete_and_names_the_token(folder: Path, tmp_path: Path) -> None:
-    token_id = write_tokenizer(folder, tmp_path / "out", "<oblik_anna>")
+    token_id = write_tokenizer(folder, tmp_path / "out", "<oblik_subject>")
     assert (tmp_path / "out" / "chat_template.jinja").read_text(encoding="utf-8") == "{{ x }}"
     config = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text(encoding="utf-8"))
-    assert config["added_tokens_decoder"][str(token_id)]["content"] == "<oblik_anna>"
-    assert check(tmp_path / "out" / "tokenizer.json", "<oblik_anna>").token_id == token_id
+    assert config["added_tokens_decoder"][str(token_id)]["content"] == "<oblik_subject>"
+    assert check(tmp_path / "out" / "tokenizer.json", "<oblik_subject>").token_id == token_id
 
 
 def test_a_tokenizer_without_the_token_breaks_it(folder: Path) -> None:
     with pytest.raises(TokenBroken, match="falls apart into") as broken:
-        check(folder / "tokenizer.json", "<oblik_anna>")
-    assert str(token_ids(folder / "tokenizer.json", "<oblik_anna>")) in broken.value.message
+        check(folder / "tokenizer.json", "<oblik_subject>")
+    assert str(token_ids(folder / "tokenizer.json", "<oblik_subject>")) in broken.value.message
     assert "tokenizer.json" in broken.value.hint
 
 
@@ -88,7 +88,12 @@ def test_a_word_of_the_vocabulary_is_refused(folder: Path, word: str) -> None:
 
 @pytest.mark.parametrize(
     ("trigger", "other"),
-    [("<oblik_anna>", "<OBLIK_ANNA>"), ("qwzanna", "qwzann"), ("qwz", "qwzanna"), ("xqwz1", "qwz1")],
+    [
+        ("<oblik_subject>", "<OBLIK_SUBJECT>"),
+        ("qwzsubject", "qwzsubjec"),
+        ("qwz", "qwzsubject"),
+        ("xqwz1", "qwz1"),
+    ],
 )
 def test_what_resembles_another_persona_is_refused(folder: Path, trigger: str, other: str) -> None:
     with pytest.raises(InvalidInput):
@@ -96,7 +101,9 @@ def test_what_resembles_another_persona_is_refused(folder: Path, trigger: str, o
 
 
 def test_others_that_differ_are_no_obstacle(folder: Path) -> None:
-    assert reserve(folder / "tokenizer.json", "<oblik_anna>", ["<oblik_ann>", "<oblik_anna_b>"]).token_id
+    assert reserve(
+        folder / "tokenizer.json", "<oblik_subject>", ["<oblik_subjec>", "<oblik_subject_b>"]
+    ).token_id
 
 
 @pytest.mark.parametrize("trigger", ["", "a b c d", "<x", "<ob\u0007lik>", "tab\tbed"])
@@ -107,7 +114,7 @@ def test_spelling(folder: Path, trigger: str) -> None:
 
 def test_missing_and_damaged_tokenizers(tmp_path: Path) -> None:
     with pytest.raises(NotFound):
-        reserve(tmp_path / "tokenizer.json", "<oblik_anna>")
+        reserve(tmp_path / "tokenizer.json", "<oblik_subject>")
     (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
     with pytest.raises(InvalidInput, match="not a tokenizer"):
-        reserve(tmp_path / "tokenizer.json", "<oblik_anna>")
+        reserve(tmp_path / "tokenizer.json", "<oblik_subject>")

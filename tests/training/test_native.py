@@ -30,6 +30,7 @@ from pathlib import Path
 from oblik.datasets.manifest import read_dataset
 from oblik.packs.store import open_pack
 from oblik.paths import Home
+from oblik.personas.persona import Persona
 from oblik.progress import SilentProgress
 from oblik.training.backends.native import NativeTrainer
 from oblik.training.config import TrainConfig

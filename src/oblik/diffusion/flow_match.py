@@ -36,9 +36,9 @@ def noised(x0_BTC: Tensor, eps_BTC: Tensor, sigma_B: Tensor) -> Tensor:
     return torch.lerp(x0_BTC, eps_BTC, sigma_B[:, None, None])
 
 
-def velocity_loss(v_BTC: Tensor, x0_BTC: Tensor, eps_BTC: Tensor, weight_BT: Tensor | None = None) -> Tensor:
-    """Mean squared error on v, each token weighted; weights are relative to their mean."""
-    error_BT = (v_BTC.float() - (eps_BTC - x0_BTC)).pow(2).mean(-1)
+def velocity_loss(v_BTC: Tensor, target_BTC: Tensor, weight_BT: Tensor | None = None) -> Tensor:
+    """Mean squared error on v (its target: eps - x_0), each token weighted relative to the mean weight."""
+    error_BT = (v_BTC.float() - target_BTC).pow(2).mean(-1)
     if weight_BT is None:
         return error_BT.mean()
     return (error_BT * weight_BT / weight_BT.mean()).mean()

@@ -21,12 +21,6 @@ from oblik.personas.store import PersonaStore
 from oblik.personas.trigger import reserve
 from oblik.training.trainer import Trainer, open_trainer
 
-NAMES = {
-    "woman": ("mira", "noor", "ines", "tala", "vera", "suki", "lena", "amara"),
-    "man": ("ilya", "omar", "teo", "kenji", "lars", "dario", "samir", "jonas"),
-    "": ("robin", "sasha", "noa", "kim", "alex", "charlie", "jun", "ari"),
-}
-
 
 @dataclass(frozen=True)
 class Workshop:
@@ -52,7 +46,7 @@ def open_workshop(pack: OpenPack, stack: Callable[[], FaceStack], device: str) -
     return Workshop(
         pack=pack,
         stack=stack,
-        trainer=open_trainer,
+        trainer=lambda: open_trainer(device=device),
         engine=lambda: open_engine(device=device),
         shoot=shoot,
         descriptors=lambda seed: Person.from_seed(seed).descriptors,
@@ -62,12 +56,12 @@ def open_workshop(pack: OpenPack, stack: Callable[[], FaceStack], device: str) -
 def sitter(store: PersonaStore, seed: int, workshop: Workshop, now: datetime) -> Persona:
     """The persona of a seed: created once, with the consent record of somebody who does not exist.
 
-    Raises Conflict when two seeds would share a name in one home.
+    Raises Conflict when the renderer draws somebody else for the seed than it did before.
     """
     words = {
         key: word for key, word in workshop.descriptors(seed).items() if key in DESCRIPTORS and word != "none"
     }
-    slug = f"{NAMES[words.get('gender', '')][seed % 8]}-{seed % 1000}"
+    slug = f"sitter-{seed}"
     made = make_persona(slug, synthetic_consent(now.date()), now, trigger=None, descriptors=words)
     known = {persona.slug: persona for persona in store.list()}
     if slug not in known:

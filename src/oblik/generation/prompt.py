@@ -19,7 +19,7 @@ _ARTICLE = re.compile(r"\ban?\s+(?=<oblik_[\w-]+>)", re.IGNORECASE)
 
 
 def subject(trigger: str, noun: str, descriptors: Mapping[str, str]) -> str:
-    """The opening of every prompt: "photo of <oblik_mira> young woman with fair skin and red hair"."""
+    """The opening of every prompt: "photo of <oblik_sitter> young woman with fair skin and red hair"."""
     lasting = {key: word for key, word in descriptors.items() if key in LASTING}
     return caption(lasting, token=trigger, noun=noun)
 

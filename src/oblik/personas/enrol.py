@@ -131,7 +131,7 @@ def make_persona(
     except ValidationError as wrong:
         raise InvalidInput(
             f"{slug!r} cannot name a persona",
-            hint="use at most 40 small letters, digits and hyphens, such as anna or anna-b",
+            hint="use at most 40 small letters, digits and hyphens, such as subject or subject-b",
         ) from wrong
 
 

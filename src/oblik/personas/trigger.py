@@ -1,6 +1,6 @@
 """The trigger token: one rare word that means one person, and the proof that it stays one id.
 
-In: a pack's ``tokenizer.json`` and a trigger such as ``<oblik_anna>``. Out: a copy of the tokenizer that
+In: a pack's ``tokenizer.json`` and a trigger such as ``<oblik_subject>``. Out: a copy of the tokenizer that
 knows the token, and a `TokenProof` of what was tried. Knows nothing of embeddings or of what is learned.
 Not guaranteed: another program's tokenizer. It must be given the written ``tokenizer.json``.
 """
@@ -45,7 +45,7 @@ class TokenProof(BaseModel):
 
 
 def default_trigger(slug: str) -> str:
-    """``anna-b`` -> ``<oblik_anna_b>``."""
+    """``subject-b`` -> ``<oblik_subject_b>``."""
     return f"<oblik_{slug.replace('-', '_')}>"
 
 
@@ -146,7 +146,7 @@ def _check_spelling(trigger: str) -> None:
     if len(trigger) < 4 or not trigger.isprintable() or any(c.isspace() for c in trigger):
         raise InvalidInput(
             f"the trigger {trigger!r} must be at least 4 visible characters without blanks",
-            hint="for example --trigger '<oblik_anna>'",
+            hint="for example --trigger '<oblik_subject>'",
         )
 
 

@@ -16,7 +16,8 @@ class TrainConfig(BaseModel):
     """Settings of one LoRA run. A pack's ``training`` table overrides these defaults.
 
     The token is learned first (``token_steps``), then frozen; the LoRA follows (``steps``). ``steps``,
-    ``validate_every`` and the like count over both.
+    ``validate_every`` and the like count over both. ``prior_share`` of the LoRA's photos are shown without
+    the token: there the LoRA must do what the base model does.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,6 +36,7 @@ class TrainConfig(BaseModel):
     clip_norm: float = Field(1.0, gt=0)
     caption_dropout: float = Field(0.05, ge=0, lt=1)
     face_weight: float = Field(2.0, ge=1)
+    prior_share: float = Field(0.3, ge=0, lt=1)
     checkpoint_every: int = Field(100, ge=1)
     validate_every: int = Field(50, ge=1)
     sample_every: int = Field(0, ge=0)

@@ -139,9 +139,14 @@ class _Run:
         eps = torch.randn(x0.shape, generator=noise).to(x0.device)
         sigma = training_times(len(rows), self.family.mu(x0.shape[1]), noise).to(x0.device)
         captions = [" " if rng.random() < self.config.caption_dropout else photos.captions[i] for i in rows]
+        stranger = (rng.random(len(rows)) < self.config.prior_share) & (not learning_token)
+        captions = [self._of_stranger(c) if s else c for c, s in zip(captions, stranger, strict=True)]
         text = self._encode(captions, cached=not learning_token)
-        v = self.family.velocity(noised(x0, eps, sigma), sigma, text, photos.size_px)
-        loss = velocity_loss(v, x0, eps, photos.weights[rows])
+        noisy, target = noised(x0, eps, sigma), eps - x0
+        if stranger.any():
+            target = self._preserved(target, noisy, sigma, text, photos.size_px, torch.from_numpy(stranger))
+        v = self.family.velocity(noisy, sigma, text, photos.size_px)
+        loss = velocity_loss(v, target, photos.weights[rows])
         loss.backward()
         name, parameters = ("token", [self.row]) if learning_token else ("lora", self.lora_parameters)
         optimiser = self.optimisers[name]
@@ -152,6 +157,27 @@ class _Run:
         for each in self.optimisers.values():
             each.zero_grad()
         return float(loss.detach())
+
+    def _of_stranger(self, caption: str) -> str:
+        """The caption with an article in the token's place."""
+        return caption.replace(self.request.persona.trigger, "a")
+
+    @torch.no_grad()
+    def _preserved(
+        self, target: Tensor, noisy: Tensor, sigma: Tensor, text: Text, size_px: tuple[int, int], of: Tensor
+    ) -> Tensor:
+        """The target with the base model's own velocity where the photo is shown without the token.
+
+        Prior preservation by output (DreamBooth's idea, Ruiz et al. 2023, without its class images):
+        what the LoRA says about strangers is held to what the model said before.
+        """
+        mask = None if text.mask is None else text.mask[of]
+        self.family.transformer.disable_adapters()
+        prior = self.family.velocity(noisy[of], sigma[of], Text(text.states[of], mask), size_px)
+        self.family.transformer.enable_adapters()
+        target = target.clone()
+        target[of] = prior.to(target.dtype)
+        return target
 
     def _rate(self, step: int, learning_token: bool) -> float:
         """Warm-up, then a cosine to a tenth, for each of the two stages."""
@@ -185,7 +211,7 @@ class _Run:
             eps = torch.randn(photos.latents.shape, generator=noise).to(photos.latents.device)
             sigma = torch.full((len(photos),), level, device=eps.device)
             v = self.family.velocity(noised(photos.latents, eps, sigma), sigma, text, photos.size_px)
-            losses.append(float(velocity_loss(v, photos.latents, eps)))
+            losses.append(float(velocity_loss(v, eps - photos.latents)))
         return float(np.mean(losses))
 
     def _sample(self, step: int) -> None:
