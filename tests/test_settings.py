@@ -57,6 +57,7 @@ def test_every_source_wins_over_the_one_before(
         "device": "OBLIK_DEVICE",
         "threads": str(nearer),
         "persona": str(at_home),
+        "face_stack": "default",
     }
 
 

@@ -22,7 +22,8 @@ def test_the_opening_is_the_one_of_the_captions() -> None:
 
 def test_a_prompt_that_has_the_token_keeps_its_words() -> None:
     assert (
-        compose("  <oblik_sitter>  on a street ", trigger=SITTER, noun="woman") == "<oblik_sitter> on a street"
+        compose("  <oblik_sitter>  on a street ", trigger=SITTER, noun="woman")
+        == "<oblik_sitter> on a street"
     )
 
 
@@ -56,7 +57,9 @@ def test_styles_are_refused_by_name(text: str) -> None:
 
 
 def test_styles_are_allowed_when_asked_for() -> None:
-    assert compose("anime", trigger=SITTER, noun="woman", style=True) == "photo of <oblik_sitter> woman, anime"
+    assert (
+        compose("anime", trigger=SITTER, noun="woman", style=True) == "photo of <oblik_sitter> woman, anime"
+    )
 
 
 @pytest.mark.parametrize(
