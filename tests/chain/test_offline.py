@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from oblik.packs.store import BUNDLED
-
 CUT_OFF = ["unshare", "--net", "--map-root-user"]
 SCRIPT = """
 import socket, sys
@@ -40,10 +38,6 @@ def can_be_cut_off() -> bool:
 
 
 @pytest.mark.skipif(not can_be_cut_off(), reason="unshare --net is not permitted here")
-@pytest.mark.skipif(
-    not (BUNDLED / "miniature" / "faces" / "faces.json").is_file(),
-    reason="the bundled pack is not trained yet",
-)
 def test_the_whole_flow_needs_no_network(tmp_path: Path) -> None:
     source = Path(__file__).parents[2] / "src"
     online = {"HF_HUB_OFFLINE": "0", "PYTHONPATH": str(source), "HF_HOME": str(tmp_path / "hf")}

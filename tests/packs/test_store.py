@@ -28,6 +28,12 @@ def test_every_file_of_the_bundled_pack_is_in_its_manifest(home: Home) -> None:
     assert sum(file.bytes for c in pack.manifest.components.values() for file in c.files) < 45e6
 
 
+def test_no_file_of_the_bundled_pack_names_a_folder_of_a_machine(home: Home) -> None:
+    pack = open_pack("miniature", home)
+    for file in pack.folder.rglob("*.json"):
+        assert "_name_or_path" not in file.read_text(encoding="utf-8"), file.name
+
+
 def test_a_changed_or_missing_file_is_named(home: Home, tmp_path: Path) -> None:
     source = open_pack("miniature", home)
     folder = Path(shutil.copytree(source.folder, tmp_path / "copy"))

@@ -10,6 +10,7 @@ Knows nothing of personas: every face it sees is rendered.
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -186,9 +187,18 @@ def write_pack(out: Path, painter: Painter, vae: AutoencoderKLQwenImage, tokeniz
         transformer=painter.transformer.to(torch.bfloat16),
     )
     pipeline.save_pretrained(out)
+    for config in out.glob("*/config.json"):
+        _forget_origin(config)
     (out / "identity").mkdir(exist_ok=True)
     projector = {name: value.to(torch.bfloat16) for name, value in painter.projector.state_dict().items()}
     save_file(projector, out / "identity" / "projector.safetensors")
+
+
+def _forget_origin(config: Path) -> None:
+    """Drop the folder that a component was once loaded from."""
+    values = json.loads(config.read_text(encoding="utf-8"))
+    if values.pop("_name_or_path", None) is not None:
+        config.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def _once(file: Path, net: nn.Module, train: object) -> None:

@@ -27,8 +27,8 @@ DEFAULTS = {
     "dtype": "float32", "negative_prompt": " ",
 }  # fmt: skip
 TRAINING = {
-    "rank": 16, "alpha": 16.0, "learning_rate": 2e-3, "token_learning_rate": 2e-2, "token_steps": 150,
-    "steps": 450, "batch": 12, "warmup_steps": 20, "face_weight": 2.0, "validate_every": 50,
+    "rank": 16, "alpha": 16.0, "learning_rate": 2e-3, "token_learning_rate": 2e-2, "token_steps": 100,
+    "steps": 350, "batch": 12, "warmup_steps": 20, "face_weight": 2.0, "validate_every": 50,
     "checkpoint_every": 50, "sample_every": 100, "dtype": "float32", "buckets": ["1:1"],
 }  # fmt: skip
 

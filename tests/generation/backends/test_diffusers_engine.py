@@ -34,12 +34,8 @@ PLAN = Plan(
     height_px=128,
     dtype="float32",
 )
-WEIGHTS = BUNDLED / "miniature" / "transformer"
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore"),
-    pytest.mark.skipif(not WEIGHTS.is_dir(), reason="the bundled pack has no weights yet"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.fixture(scope="module")
