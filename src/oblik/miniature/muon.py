@@ -1,8 +1,8 @@
 """Muon with matrices of one shape orthogonalised together.
 
 In: matrices. Out: the updates of `torch.optim.Muon(adjust_lr_fn="match_rms_adamw")`, to which a test holds
-it. On a CPU a hundred small matrices one by one cost more than the model's forward pass; stacked, a
-tenth of it. Jordan 2024; the scale of Liu et al. 2025, section 2.2.
+it. On a CPU a hundred small matrices one by one are slow; stacked they are few large products.
+Jordan 2024; the scale of Liu et al. 2025, section 2.2.
 """
 
 from __future__ import annotations
