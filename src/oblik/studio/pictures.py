@@ -1,0 +1,167 @@
+"""Training, portraits and their likeness, and the demo that runs all of it.
+
+In: settings and plain values. Out: artifacts, records, reports and where they lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from oblik.studio.house import face_stack_of, home_of, now, pack_of
+from oblik.studio.people import list_personas, portrayed
+
+if TYPE_CHECKING:
+    from oblik.flows.demo import DemoResult
+    from oblik.flows.generate import Replay
+    from oblik.generation.record import Record
+    from oblik.likeness.findings import LikenessReport
+    from oblik.progress import Progress
+    from oblik.settings import Settings
+    from oblik.training.artifact import LoraArtifact
+
+
+class Trained(NamedTuple):
+    """A finished LoRA and where it lies."""
+
+    artifact: LoraArtifact
+    folder: Path
+
+
+class Generated(NamedTuple):
+    """A batch of pictures and where it lies."""
+
+    record: Record
+    folder: Path
+
+
+class Measured(NamedTuple):
+    """What was found about a folder of pictures."""
+
+    report: LikenessReport
+    folder: Path
+
+
+def train(
+    settings: Settings,
+    slug: str | None = None,
+    *,
+    dataset: str | None = None,
+    asked: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Trained:
+    """Train the next LoRA of the persona on its newest dataset, or on the one named.
+
+    ``asked`` overrides the pack's training settings; ``resume`` goes on with a run that was stopped.
+    """
+    from oblik.flows.train import TrainOrder
+    from oblik.flows.train import train as run
+    from oblik.progress import SilentProgress
+    from oblik.training.artifact import read_artifact
+    from oblik.training.trainer import open_trainer
+
+    persona = portrayed(settings, slug)
+    folder = run(
+        persona, TrainOrder(dataset, asked or {}, resume), home=home_of(settings), pack=pack_of(settings),
+        trainer=open_trainer(device=settings.device), progress=progress or SilentProgress(), now=now(),
+    )  # fmt: skip
+    return Trained(read_artifact(folder), folder)
+
+
+def generate(
+    settings: Settings,
+    text: str,
+    slug: str | None = None,
+    *,
+    asked: Mapping[str, Any] | None = None,
+    lora: bool = True,
+    token: bool = True,
+    style: bool = False,
+    preset: str = "fast",
+    progress: Progress | None = None,
+) -> Generated:
+    """Make portraits of the persona in the words of ``text``; ``asked`` are values of a plan."""
+    from oblik.flows.generate import Order, plan_order
+    from oblik.flows.generate import generate as run
+    from oblik.generation.engine import open_engine
+    from oblik.generation.presets import find_preset
+    from oblik.progress import SilentProgress
+
+    persona, pack, home = portrayed(settings, slug), pack_of(settings), home_of(settings)
+    others = [other.trigger for other in list_personas(settings) if other.slug != persona.slug]
+    order = Order(text, asked or {}, lora=lora, token=token, style=style)
+    plan = plan_order(order, persona, find_preset(preset, home.root / "presets"), pack, home, others)
+    record, folder = run(
+        persona, plan, home=home, pack=pack, engine=open_engine(device=settings.device),
+        progress=progress or SilentProgress(), now=now(),
+    )  # fmt: skip
+    return Generated(record, folder)
+
+
+def measure_likeness(
+    settings: Settings,
+    folder: Path | None = None,
+    slug: str | None = None,
+    *,
+    without_token: Path | None = None,
+    progress: Progress | None = None,
+) -> Measured:
+    """Calibrate for the persona and score a folder of pictures; without a folder the newest batch."""
+    from oblik.flows.calibrate import measure, newest_pictures, open_ruler
+    from oblik.progress import SilentProgress
+
+    persona, pack, home = portrayed(settings, slug), pack_of(settings), home_of(settings)
+    folder = folder or newest_pictures(persona, home)
+    ruler = open_ruler(persona, home=home, pack=pack, stack=face_stack_of(pack, settings))
+    report = measure(
+        persona, folder, ruler, progress=progress or SilentProgress(), now=now(), without_token=without_token
+    )
+    return Measured(report, folder)
+
+
+def replay(
+    settings: Settings, place: Path, *, keep: Path | None = None, progress: Progress | None = None
+) -> Replay:
+    """Run a record again and compare the bytes; ``keep`` is where the new pictures stay."""
+    from tempfile import TemporaryDirectory
+
+    from oblik.flows.generate import replay as run
+    from oblik.generation.engine import open_engine
+    from oblik.generation.record import read_record
+    from oblik.progress import SilentProgress
+
+    plan = read_record(place).plan
+    persona = portrayed(settings, plan.persona) if plan.persona else None
+    pack = pack_of(settings.model_copy(update={"pack": plan.pack}))
+    with TemporaryDirectory(prefix="oblik-replay-") as scratch:
+        return run(
+            place, persona, home=home_of(settings), pack=pack, engine=open_engine(device=settings.device),
+            progress=progress or SilentProgress(), now=now(), out_dir=keep or Path(scratch),
+        )  # fmt: skip
+
+
+def run_demo(
+    settings: Settings,
+    out: Path,
+    *,
+    seed: int | None = None,
+    photos: int | None = None,
+    portraits: int | None = None,
+    training: Mapping[str, Any] | None = None,
+    plan: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> DemoResult:
+    """The whole flow on a rendered stranger into ``out``; finished stages are not done again."""
+    from oblik.flows.demo import DemoOrder
+    from oblik.flows.demo import run_demo as run
+    from oblik.flows.workshop import open_workshop
+    from oblik.progress import SilentProgress
+
+    pack = pack_of(settings.model_copy(update={"home": out.absolute() / "home"}))
+    wanted = {"seed": seed, "photos": photos, "portraits": portraits}
+    given = {name: value for name, value in wanted.items() if value is not None}
+    order = DemoOrder(out, train=training or {}, plan=plan or {}, **given)
+    workshop = open_workshop(pack, lambda: face_stack_of(pack, settings), settings.device)
+    return run(order, workshop, progress=progress or SilentProgress(), now=now())
