@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from oblik.miniature.architecture import new_vae
+from oblik.miniature.architecture import new_projector, new_vae
 from oblik.miniature.build import special_ids, write_pack
 from oblik.miniature.face_networks import Embedder, Landmarks
 from oblik.miniature.faces_pack import export_networks
-from oblik.miniature.improve import START, adopt
+from oblik.miniature.improve import (
+    EMBEDDER,
+    PROJECTOR,
+    START,
+    START_EMBEDDER,
+    adopt,
+    carry_projector,
+)
 from oblik.miniature.train_transformer import Painter
 from oblik.miniature.vocabulary import train_tokenizer
 
@@ -34,3 +42,29 @@ def test_every_network_comes_back(tmp_path: Path) -> None:
         found = load_file(tmp_path / "work" / f"{name}.safetensors")
         kept = {key: value for key, value in net.state_dict().items() if "num_batches" not in key}
         assert all(torch.equal(found[key], value) for key, value in kept.items())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_an_embedder_that_learns_further_is_only_the_start(tmp_path: Path) -> None:
+    tokenizer = train_tokenizer(["photo of a young woman"] * 3)
+    write_pack(tmp_path / "pack", Painter(1, special_ids(tokenizer)), new_vae(0), tokenizer)
+    export_networks(tmp_path / "pack" / "faces", Embedder(), Landmarks())
+    adopt(tmp_path / "pack", tmp_path / "work", faces=True)
+    assert (tmp_path / "work" / START_EMBEDDER).exists()
+    assert not (tmp_path / "work" / EMBEDDER).exists()
+
+
+def test_names_stay_when_the_embedder_changes(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    projector = new_projector()
+    save_file({f"projector.{k}": v for k, v in projector.state_dict().items()}, tmp_path / START)
+    old = torch.nn.functional.normalize(torch.randn(2000, 128), dim=1)
+    turn = torch.linalg.qr(torch.randn(128, 128)).Q
+    missed = carry_projector(tmp_path, old.numpy(), (old @ turn).numpy().astype(np.float32), steps=1500)
+    assert missed < 0.2
+    carried = new_projector()
+    carried.load_state_dict(load_file(tmp_path / PROJECTOR))
+    with torch.no_grad():
+        before = torch.nn.functional.mse_loss(projector(old @ turn), projector(old))
+        after = torch.nn.functional.mse_loss(carried(old @ turn), projector(old))
+    assert after < before / 4

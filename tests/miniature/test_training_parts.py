@@ -7,11 +7,22 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from oblik.miniature.build import leave_one_out, pack_latents
+from oblik.miniature.build import leave_one_out, pack_latents, special_ids
 from oblik.miniature.checkpoint import cosine, draw, resume, save
-from oblik.miniature.corpus import HELD_OUT, open_corpus, render_corpus, shot_of
-from oblik.miniature.train_faces import _heatmaps, _moved
-from oblik.miniature.train_transformer import flow_times, trapezoid
+from oblik.miniature.corpus import HELD_OUT, hard_shot_of, open_corpus, render_corpus, shot_of
+from oblik.miniature.face_networks import Embedder
+from oblik.miniature.prompts import write_prompts
+from oblik.miniature.train_faces import _heatmaps, _mean_classes, _moved, embed_corpus
+from oblik.miniature.train_transformer import (
+    Captions,
+    Material,
+    Painter,
+    TransformerRecipe,
+    flow_times,
+    on_face,
+    trapezoid,
+)
+from oblik.miniature.vocabulary import train_tokenizer
 from oblik.progress import SilentProgress
 
 
@@ -30,6 +41,52 @@ def test_a_corpus_is_rendered_once_and_read_back(tmp_path: Path) -> None:
 def test_shots_are_the_same_every_time() -> None:
     assert shot_of(HELD_OUT, 3) == shot_of(HELD_OUT, 3)
     assert shot_of(HELD_OUT, 3) != shot_of(HELD_OUT, 4)
+
+
+def test_hard_shots_are_all_stress_and_other_shots_than_the_ordinary_ones(tmp_path: Path) -> None:
+    hard = render_corpus(tmp_path, range(2), 2, 1, SilentProgress(), hard=True)
+    assert hard.stress.all()
+    assert hard_shot_of(3, 0)[0] != shot_of(3, 0)[0]
+
+
+def test_face_vectors_are_unit_and_classes_start_at_their_mean(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    corpus = render_corpus(tmp_path, range(2), 2, 1, SilentProgress())
+    vectors = embed_corpus(Embedder(), corpus, SilentProgress())
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    head = torch.nn.Linear(128, 2, bias=False)
+    length = head.weight.norm(dim=1).mean()
+    _mean_classes(head.weight, torch.from_numpy(vectors), torch.tensor([0, 0, 1, 1]))
+    mean = torch.nn.functional.normalize(torch.from_numpy(vectors[:2].sum(0)), dim=0)
+    assert torch.allclose(head.weight[0], mean * length, atol=1e-5)
+
+
+def test_tokens_on_the_face_are_those_around_the_landmarks() -> None:
+    points = np.array([[[40, 40], [56, 40], [48, 48], [42, 56], [54, 56]]], np.float32)
+    share = on_face(points).reshape(8, 8)
+    assert share[2:4, 2:4].min() == 1.0
+    assert share[6:].max() == share[:, 6:].max() == 0.0
+    side = 2 * 1.1 * 16
+    assert np.isclose(share.sum() * 16 * 16, side * side)
+
+
+def test_frozen_captions_say_what_the_encoder_says() -> None:
+    words = {"gender": "woman", "view": "frontal", "framing": "close-up", "accessories": "none",
+             "hair_color": "red", "hair_style": "long", "scene": "park", "light": "daylight", "expression": "smile"}  # fmt: skip
+    tokenizer = train_tokenizer(["photo of a woman with long red hair, smiling, in a park, daylight"] * 4)
+    prompts = write_prompts([words] * 40, tokenizer, 1)
+    faces = np.eye(40, 128, dtype=np.float32)
+    material = Material(np.zeros((40, 64, 64), np.float16), faces, np.zeros((40, 64), np.float32), prompts)
+    recipe = TransformerRecipe(batch=4, empty_share=0.0, name_noise=0.0)
+    painter = Painter(1, special_ids(tokenizer)).eval()
+    live, frozen = Captions(material, recipe), Captions(material, recipe)
+    frozen.freeze(painter, SilentProgress())
+    for step in range(3):
+        asked, known = (c.draw(painter, np.random.default_rng(step)) for c in (live, frozen))
+        assert np.array_equal(asked.rows, known.rows)
+        assert torch.allclose(asked.text, known.text.float(), atol=0.06, rtol=0.06)
+        assert asked.text.requires_grad
+        assert not known.text.requires_grad
 
 
 def test_heatmaps_peak_where_the_point_is() -> None:

@@ -43,9 +43,12 @@ def shoot(out: Path, seed: int, photos: int, truth: bool) -> None:
               help="Where the pack is written.")  # fmt: skip
 @click.option("--people", type=click.IntRange(min=20), help="How many people to render.  [6000]")
 @click.option("--improve", type=click.Path(path_type=Path, exists=True), metavar="PACK",
-              help="Go on from a finished pack's folder: only its transformer learns further.")  # fmt: skip
+              help="Go on from a finished pack's folder: its transformer learns further.")  # fmt: skip
+@click.option("--faces", is_flag=True, help="With --improve: the face embedder learns further too.")
 @click.option("--steps", type=click.IntRange(min=1), help="Steps of the transformer.")
-def build(work: Path, out: Path, people: int | None, improve: Path | None, steps: int | None) -> None:
+def build(
+    work: Path, out: Path, people: int | None, improve: Path | None, faces: bool, steps: int | None
+) -> None:
     """Render the people and train every network of the miniature pack, from scratch.
 
     Takes a few CPU hours. It can be stopped at any time: the same command goes on.
@@ -57,7 +60,7 @@ def build(work: Path, out: Path, people: int | None, improve: Path | None, steps
     from oblik.progress import RichProgress
 
     if improve is not None:
-        adopt(improve, work)
+        adopt(improve, work, faces=faces)
     recipe = Recipe() if people is None else Recipe(people=people)
     if steps is not None:
         recipe = replace(recipe, transformer=replace(recipe.transformer, steps=steps))

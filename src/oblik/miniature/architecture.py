@@ -11,6 +11,8 @@ from diffusers import AutoencoderKLQwenImage, FlowMatchEulerDiscreteScheduler, Q
 from torch import nn
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
+from oblik.miniature.face_networks import EMBEDDING
+
 IMAGE_PX = 128
 LATENT_PX = 16
 LATENT_CHANNELS = 16
@@ -96,6 +98,11 @@ def new_transformer(seed: int) -> QwenImageTransformer2DModel:
     _zero(transformer.norm_out.linear)
     _zero(transformer.proj_out)
     return transformer
+
+
+def new_projector() -> nn.Sequential:
+    """A face vector (128) -> the embedding of a word that stands for that face."""
+    return nn.Sequential(nn.Linear(EMBEDDING, TEXT_DIM), nn.SiLU(), nn.Linear(TEXT_DIM, TEXT_DIM))
 
 
 def new_scheduler() -> FlowMatchEulerDiscreteScheduler:

@@ -22,16 +22,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Qwen2Tokenizer
 
-from oblik.faces.align import align_112
 from oblik.miniature.architecture import LATENT_CHANNELS, new_scheduler
 from oblik.miniature.corpus import Corpus, render_corpus
 from oblik.miniature.face_networks import Embedder, Landmarks
 from oblik.miniature.faces_pack import write_faces
+from oblik.miniature.improve import EMBEDDER, START_EMBEDDER, carry_projector
 from oblik.miniature.manifest import write_manifest
 from oblik.miniature.prompts import all_phrases, write_prompts
-from oblik.miniature.train_faces import FaceRecipe, train_embedder, train_landmarks
-from oblik.miniature.train_transformer import Material, Painter, TransformerRecipe, train_transformer
-from oblik.miniature.train_vae import VaeRecipe, as_tensor, encode_images, train_vae
+from oblik.miniature.train_faces import FaceRecipe, embed_corpus, train_embedder, train_landmarks
+from oblik.miniature.train_transformer import Material, Painter, TransformerRecipe, on_face, train_transformer
+from oblik.miniature.train_vae import VaeRecipe, encode_images, train_vae
 from oblik.miniature.vocabulary import SPECIAL, train_tokenizer
 from oblik.progress import Progress
 
@@ -42,6 +42,7 @@ class Recipe:
 
     people: int = 6000
     shots: int = 5
+    hard_shots: int = 2
     workers: int = 2
     vae: VaeRecipe = field(default_factory=VaeRecipe)
     faces: FaceRecipe = field(default_factory=FaceRecipe)
@@ -65,6 +66,17 @@ class Build:
             self.progress,
         )
 
+    def hard_corpus(self) -> Corpus:
+        """Stress shots of the same people, for the network that tells them apart."""
+        return render_corpus(
+            self.work / "hard",
+            range(self.recipe.people),
+            self.recipe.hard_shots,
+            self.recipe.workers,
+            self.progress,
+            hard=True,
+        )
+
     def tokenizer(self) -> Qwen2Tokenizer:
         """The vocabulary of the captions."""
         folder = self.work / "tokenizer"
@@ -82,11 +94,7 @@ class Build:
     def embedder(self) -> Embedder:
         """The network whose cosine tells people apart."""
         net = Embedder()
-        _once(
-            self.work / "embedder.safetensors",
-            net,
-            lambda: train_embedder(self.corpus(), self.work, self.recipe.faces, self.progress),
-        )
+        _once(self.work / EMBEDDER, net, self._train_embedder)
         return net.eval()
 
     def landmarks(self) -> Landmarks:
@@ -107,9 +115,12 @@ class Build:
             np.save(latents, self._latents(corpus))
         faces = self.work / "faces.npy"
         if not faces.exists():
-            np.save(faces, self._face_vectors(corpus))
+            vectors = self._face_vectors(self.embedder())
+            if (self.work / START_EMBEDDER).exists():
+                carry_projector(self.work, self._face_vectors(self._start_embedder()), vectors)
+            np.save(faces, vectors)
         prompts = write_prompts(corpus.descriptors, self.tokenizer(), self.recipe.transformer.seed)
-        return Material(np.load(latents, mmap_mode="r"), np.load(faces), prompts)
+        return Material(np.load(latents, mmap_mode="r"), np.load(faces), on_face(corpus.landmarks), prompts)
 
     def painter(self) -> Painter:
         """Transformer, text encoder and identity projector, averaged."""
@@ -133,18 +144,20 @@ class Build:
         latents = encode_images(vae, corpus.images, self.progress)
         return pack_latents((latents - mean) / std).half().numpy()
 
-    @torch.no_grad()
-    def _face_vectors(self, corpus: Corpus) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    def _face_vectors(self, net: Embedder) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
         """For every image, the mean embedding of the same person's other shots that show the face well."""
-        net = self.embedder()
-        vectors = []
-        with self.progress.stage("embed corpus", len(corpus.images)) as advance:
-            for start in range(0, len(corpus.images), 128):
-                rows = range(start, min(start + 128, len(corpus.images)))
-                aligned = np.stack([align_112(corpus.images[i], corpus.landmarks[i]) for i in rows])
-                vectors.append(nn.functional.normalize(net(as_tensor(aligned))).numpy())
-                advance(len(rows))
-        return leave_one_out(np.concatenate(vectors), corpus.people, corpus.stress)
+        corpus = self.corpus()
+        return leave_one_out(embed_corpus(net, corpus, self.progress), corpus.people, corpus.stress)
+
+    def _train_embedder(self) -> Embedder:
+        start = self._start_embedder() if (self.work / START_EMBEDDER).exists() else None
+        corpora = (self.corpus(), self.hard_corpus())
+        return train_embedder(corpora, self.work, self.recipe.faces, self.progress, start)
+
+    def _start_embedder(self) -> Embedder:
+        net = Embedder()
+        net.load_state_dict(load_file(self.work / START_EMBEDDER))
+        return net.eval()
 
 
 def leave_one_out(

@@ -1,8 +1,7 @@
 """The renders that the miniature's networks learn from.
 
-In: how many people, how many shots of each, a first seed. Out: a folder of plain arrays, rendered
-once and read by memory map. Seeds below `HELD_OUT` are for training; impostors and tests take
-theirs from above it.
+In: how many people, how many shots of each. Out: a folder of plain arrays, rendered once and read by
+memory map. Seeds below `HELD_OUT` are for training; impostors and tests take theirs from above it.
 
 N images, P people.
 """
@@ -12,6 +11,7 @@ from __future__ import annotations
 import json
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +47,15 @@ def shot_of(person_seed: int, index: int) -> tuple[Shot, bool]:
     return (Shot.portrait(rng) if kind < STRESS_SHARE + PORTRAIT_SHARE else Shot.sample(rng)), False
 
 
-def render_corpus(folder: Path, people: range, shots: int, workers: int, progress: Progress) -> Corpus:
-    """Render into ``folder`` unless it is complete already, and open it."""
+def hard_shot_of(person_seed: int, index: int) -> tuple[Shot, bool]:
+    """The ``index``-th of a person's further shots, every one of them a stress shot."""
+    return Shot.sample(np.random.default_rng([person_seed, index, 13]), stress=True), True
+
+
+def render_corpus(
+    folder: Path, people: range, shots: int, workers: int, progress: Progress, *, hard: bool = False
+) -> Corpus:
+    """Render into ``folder`` unless it is complete already, and open it; ``hard`` takes stress shots only."""
     done = folder / "corpus.json"
     if not done.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -58,7 +65,7 @@ def render_corpus(folder: Path, people: range, shots: int, workers: int, progres
         )
         rows: list[tuple[NDArray[np.float32], int, bool, dict[str, str]]] = []
         with ProcessPoolExecutor(workers) as pool, progress.stage("render people", len(people)) as step:
-            jobs = pool.map(_shoot, people, [shots] * len(people), chunksize=16)
+            jobs = pool.map(_shoot, people, repeat(shots), repeat(hard), chunksize=16)
             for pixels, meta in jobs:
                 images[len(rows) : len(rows) + shots] = pixels
                 rows += meta
@@ -87,12 +94,12 @@ def open_corpus(folder: Path) -> Corpus:
 
 
 def _shoot(
-    seed: int, shots: int
+    seed: int, shots: int, hard: bool
 ) -> tuple[NDArray[np.uint8], list[tuple[NDArray[np.float32], int, bool, dict[str, str]]]]:
     person = Person.from_seed(seed)
     pixels, meta = [], []
     for index in range(shots):
-        shot, stress = shot_of(seed, index)
+        shot, stress = hard_shot_of(seed, index) if hard else shot_of(seed, index)
         photo = render(person, shot, IMAGE_PX)
         pixels.append(photo.image)
         meta.append((photo.landmarks.astype(np.float32), seed, stress, photo.descriptors))

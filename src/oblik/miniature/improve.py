@@ -14,29 +14,72 @@ import numpy as np
 import onnx
 import torch
 from diffusers import QwenImageTransformer2DModel
+from numpy.typing import NDArray
 from onnx import numpy_helper
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from oblik.miniature.architecture import new_projector
+from oblik.miniature.checkpoint import cosine, set_rate
 from oblik.miniature.face_networks import Embedder, Landmarks
 
 START = "start.safetensors"
+PROJECTOR = "projector.safetensors"
+EMBEDDER, START_EMBEDDER = "embedder.safetensors", "embedder_start.safetensors"
 
 
-def adopt(pack: Path, work: Path) -> None:
-    """Fill ``work`` from ``pack``; what is there already stays."""
+def adopt(pack: Path, work: Path, *, faces: bool = False) -> None:
+    """Fill ``work`` from ``pack``; what is there already stays.
+
+    With ``faces`` the pack's embedder is only where the embedder's own training starts.
+    """
     work.mkdir(parents=True, exist_ok=True)
     for part in ("vae", "tokenizer"):
         if not (work / part).exists():
             shutil.copytree(pack / part, work / part)
-    nets: tuple[tuple[str, nn.Module], ...] = (("embedder", Embedder()), ("landmarks", Landmarks()))
-    for name, net in nets:
-        file = pack / "faces" / ("detector.onnx" if name == "landmarks" else "embedder.onnx")
-        if not (work / f"{name}.safetensors").exists():
-            save_file(from_onnx(file, net), work / f"{name}.safetensors")
+    nets: tuple[tuple[str, str, nn.Module], ...] = (
+        (START_EMBEDDER if faces else EMBEDDER, "embedder.onnx", Embedder()),
+        ("landmarks.safetensors", "detector.onnx", Landmarks()),
+    )
+    for name, source, net in nets:
+        if not (work / name).exists():
+            save_file(from_onnx(pack / "faces" / source, net), work / name)
     if not (work / START).exists():
         save_file(painter_weights(pack), work / START)
+
+
+def carry_projector(
+    work: Path, old_ND: NDArray[np.float32], new_ND: NDArray[np.float32], *, steps: int = 3000
+) -> float:
+    """Fit the identity projector to a new embedder: new vectors must give the names that old ones gave.
+
+    Returns the mean squared error as a share of the names' variance.
+    """
+    start = {
+        name.removeprefix("projector."): value
+        for name, value in load_file(work / START).items()
+        if name.startswith("projector.")
+    }
+    old, new = new_projector(), new_projector()
+    old.load_state_dict(start)
+    new.load_state_dict(start)
+    inputs = torch.from_numpy(new_ND)
+    with torch.no_grad():
+        names = old(torch.from_numpy(old_ND))
+    optimiser = torch.optim.AdamW(new.parameters(), lr=2e-3, weight_decay=0.0)
+    generator = torch.Generator().manual_seed(0)
+    for step in range(steps):
+        rows = torch.randint(len(inputs), (256,), generator=generator)
+        loss = nn.functional.mse_loss(new(inputs[rows]), names[rows])
+        loss.backward()
+        set_rate(optimiser, cosine(step, steps, warmup=50))
+        optimiser.step()
+        optimiser.zero_grad()
+    with torch.no_grad():
+        missed = float(nn.functional.mse_loss(new(inputs), names) / names.var(0).mean())
+    save_file(new.state_dict(), work / PROJECTOR)
+    return missed
 
 
 def from_onnx(file: Path, net: nn.Module) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ B batch, K people.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +37,7 @@ class FaceRecipe:
     """Settings of both runs."""
 
     seed: int = 2
-    embedder_steps: int = 3000
+    embedder_steps: int = 9000
     landmark_steps: int = 2000
     batch: int = 64
     landmark_batch: int = 32
@@ -46,29 +47,48 @@ class FaceRecipe:
     checkpoint_every: int = 250
 
 
-def train_embedder(corpus: Corpus, folder: Path, recipe: FaceRecipe, progress: Progress) -> Embedder:
-    """Additive angular margin loss (Deng et al. 2019, eq. 3), the margin ramped over the first third."""
+def train_embedder(
+    corpora: Sequence[Corpus],
+    folder: Path,
+    recipe: FaceRecipe,
+    progress: Progress,
+    start_from: Embedder | None,
+) -> Embedder:
+    """Additive angular margin loss (Deng et al. 2019, eq. 3), the margin ramped over the first third.
+
+    ``start_from`` is a network that knows faces already: its weights, and people's mean vectors as the
+    classes to begin with, at the full margin and a lower rate.
+    """
     torch.manual_seed(recipe.seed)
-    _, labels = np.unique(corpus.people, return_inverse=True)
-    net = Embedder()
+    photos = [(corpus, row) for corpus in corpora for row in range(len(corpus.people))]
+    _, labels = np.unique(np.concatenate([corpus.people for corpus in corpora]), return_inverse=True)
+    net = start_from or Embedder()
     head = nn.Linear(EMBEDDING, int(labels.max()) + 1, bias=False)
     both = nn.ModuleList([net, head])
-    optimiser = torch.optim.SGD(both.parameters(), lr=recipe.learning_rate, momentum=0.9, weight_decay=5e-4)
+    peak = recipe.learning_rate if start_from is None else recipe.learning_rate / 2
+    optimiser = torch.optim.SGD(both.parameters(), lr=peak, momentum=0.9, weight_decay=5e-4)
     state = {"net": both, "optimiser": optimiser}
     start = resume(folder / "embedder.pt", state)
-    forward = torch.compile(net, dynamic=False)
+    if start_from is not None and start == 0:
+        vectors = np.concatenate([embed_corpus(start_from, corpus, progress) for corpus in corpora])
+        _mean_classes(head.weight, torch.from_numpy(vectors), torch.from_numpy(labels))
+    forward = torch.compile(net.train(), dynamic=False)
     with progress.stage("train embedder", recipe.embedder_steps) as advance:
         advance(start)
         for step in range(start, recipe.embedder_steps):
             rng, _ = draw(recipe.seed, step)
             rows = rng.integers(0, len(labels), recipe.batch)
-            faces = as_tensor(np.stack([_augmented_face(corpus, int(i), rng) for i in rows]))
+            faces = as_tensor(np.stack([_augmented_face(*photos[int(i)], rng) for i in rows]))
             set_rate(optimiser, cosine(step, recipe.embedder_steps, warmup=100, floor=0.0))
-            margin = recipe.margin * min(1.0, 3 * step / recipe.embedder_steps)
+            ramp = 1.0 if start_from is not None else min(1.0, 3 * step / recipe.embedder_steps)
             with torch.autocast("cpu", torch.bfloat16):
                 embedding = forward(faces)
             loss = _arcface(
-                embedding.float(), head.weight, torch.from_numpy(labels[rows]), margin, recipe.scale
+                embedding.float(),
+                head.weight,
+                torch.from_numpy(labels[rows]),
+                recipe.margin * ramp,
+                recipe.scale,
             )
             loss.backward()
             torch.nn.utils.clip_grad_norm_(both.parameters(), 5.0)
@@ -79,6 +99,28 @@ def train_embedder(corpus: Corpus, folder: Path, recipe: FaceRecipe, progress: P
                 save(folder / "embedder.pt", step + 1, state)
             progress.check_cancelled()
     return net.eval()
+
+
+@torch.no_grad()
+def embed_corpus(net: Embedder, corpus: Corpus, progress: Progress) -> NDArray[np.float32]:
+    """Unit face vectors (N, 128) of every image, aligned by its exact landmarks."""
+    vectors = []
+    net.eval()
+    with progress.stage("embed corpus", len(corpus.images)) as advance:
+        for start in range(0, len(corpus.images), 128):
+            rows = range(start, min(start + 128, len(corpus.images)))
+            aligned = np.stack([align_112(corpus.images[i], corpus.landmarks[i]) for i in rows])
+            vectors.append(F.normalize(net(as_tensor(aligned))).numpy())
+            advance(len(rows))
+    return np.concatenate(vectors)
+
+
+@torch.no_grad()
+def _mean_classes(weight_KD: Tensor, vectors_ND: Tensor, labels_N: Tensor) -> None:
+    """Set every class to the mean direction of its photos, as long as a fresh class would be."""
+    length = weight_KD.norm(dim=1).mean()
+    weight_KD.zero_().index_add_(0, labels_N, vectors_ND)
+    weight_KD.copy_(F.normalize(weight_KD) * length)
 
 
 def train_landmarks(corpus: Corpus, folder: Path, recipe: FaceRecipe, progress: Progress) -> Landmarks:
