@@ -72,7 +72,8 @@ def test_tokens_on_the_face_are_those_around_the_landmarks() -> None:
 
 def test_frozen_captions_say_what_the_encoder_says() -> None:
     words = {"gender": "woman", "view": "frontal", "framing": "close-up", "accessories": "none",
-             "hair_color": "red", "hair_style": "long", "scene": "park", "light": "daylight", "expression": "smile"}  # fmt: skip
+             "hair_color": "red", "hair_style": "long", "scene": "park", "light": "daylight",
+             "expression": "smile"}  # fmt: skip
     tokenizer = train_tokenizer(["photo of a woman with long red hair, smiling, in a park, daylight"] * 4)
     prompts = write_prompts([words] * 40, tokenizer, 1)
     faces = np.eye(40, 128, dtype=np.float32)
