@@ -22,9 +22,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from oblik.diffusion.real_rope import use_real_rope
 from oblik.miniature.architecture import IMAGE_PX, new_projector, new_text_encoder, new_transformer
 from oblik.miniature.checkpoint import draw, resume, save, set_rate
-from oblik.miniature.fast_attention import RealRope, RealRopeProcessor
 from oblik.miniature.improve import PROJECTOR, START
 from oblik.miniature.muon import StackedMuon
 from oblik.miniature.prompts import NAME_ID, Prompts
@@ -271,8 +271,7 @@ def _optimisers(painter: Painter, recipe: TransformerRecipe) -> tuple[StackedMuo
 
 
 def _prepare_for_speed(painter: Painter) -> None:
-    painter.transformer.pos_embed = RealRope(painter.transformer.pos_embed)
-    painter.transformer.set_attn_processor(RealRopeProcessor())
+    use_real_rope(painter.transformer)
     torch._dynamo.config.cache_size_limit = 64
     for block in painter.transformer.transformer_blocks:
         block.compile(dynamic=False)

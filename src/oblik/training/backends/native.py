@@ -26,6 +26,7 @@ from oblik.diffusion.device import pick_device
 from oblik.diffusion.families.qwen_image import QwenImage, Text
 from oblik.diffusion.flow_match import noised, training_times, velocity_loss
 from oblik.diffusion.load import open_pipeline
+from oblik.diffusion.real_rope import use_real_rope
 from oblik.errors import InvalidInput
 from oblik.images import grid, save_clean_png
 from oblik.paths import atomic_write, private_dir, sha256_file
@@ -87,6 +88,8 @@ class _Run:
             request.pack.tokenizer_file.parent, tokenizer_folder, request.persona.trigger
         )
         pipeline.tokenizer = type(pipeline.tokenizer).from_pretrained(tokenizer_folder, local_files_only=True)
+        if device.type == "cpu":
+            use_real_rope(pipeline.transformer)
         self.family = QwenImage(pipeline)
         self.row = tokens.first_guess(
             self.family.text_encoder, self.family.noun_ids(request.persona.class_noun)

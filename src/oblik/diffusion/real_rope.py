@@ -1,8 +1,8 @@
-"""Joint attention with rotary embedding in real arithmetic, for training on a CPU.
+"""Joint attention with rotary embedding in real arithmetic, for processors without a fused attention.
 
-In: a QwenImageTransformer2DModel. Out: the same model with a processor that computes what
-QwenDoubleStreamAttnProcessor2_0 computes, without complex numbers (which the compiler cannot fuse)
-and without a mask. Equal to it within rounding: tests/miniature/test_fast_attention.py.
+In: a QwenImageTransformer2DModel. Out: the same model, which computes what QwenDoubleStreamAttnProcessor2_0
+computes without complex numbers (slow on a CPU, and nothing the compiler can fuse). Equal to it within
+rounding: tests/diffusion/test_real_rope.py. Knows nothing of training.
 
 B batch, S tokens, H heads, D head size.
 """
@@ -15,8 +15,15 @@ import torch
 from torch import Tensor
 
 
+def use_real_rope(transformer: Any) -> None:
+    """Change the transformer's attention in place; its weights and their names stay."""
+    if not isinstance(transformer.pos_embed, RealRope):
+        transformer.pos_embed = RealRope(transformer.pos_embed)
+        transformer.set_attn_processor(RealRopeProcessor())
+
+
 class RealRopeProcessor:
-    """Drop-in attention processor; refuses masks."""
+    """Drop-in attention processor."""
 
     def __call__(
         self,
@@ -27,8 +34,8 @@ class RealRopeProcessor:
         attention_mask: Tensor | None = None,
         image_rotary_emb: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        if encoder_hidden_states_mask is not None or image_rotary_emb is None:
-            raise ValueError("RealRopeProcessor takes unpadded batches with rotary embeddings")
+        if attention_mask is not None or image_rotary_emb is None:
+            raise ValueError("RealRopeProcessor takes rotary embeddings and the text's mask, no other")
         text, image, heads = encoder_hidden_states, hidden_states, (attn.heads, -1)
         q_text = attn.norm_added_q(attn.add_q_proj(text).unflatten(-1, heads))
         k_text = attn.norm_added_k(attn.add_k_proj(text).unflatten(-1, heads))
@@ -40,6 +47,9 @@ class RealRopeProcessor:
         q_BSHD, k_BSHD = rotate(q_BSHD, cos, sin), rotate(k_BSHD, cos, sin)
         q, k, v = (x.transpose(1, 2) for x in (q_BSHD, k_BSHD, v_BSHD))
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)
+        if encoder_hidden_states_mask is not None:
+            padding = ~encoder_hidden_states_mask.bool()[:, None, None, :]
+            scores[..., : text.shape[1]] = scores[..., : text.shape[1]].masked_fill(padding, float("-inf"))
         out = (scores.softmax(-1).to(v.dtype) @ v).transpose(1, 2).flatten(2)
         text_out, image_out = out[:, : text.shape[1]], out[:, text.shape[1] :]
         return attn.to_out[0](image_out), attn.to_add_out(text_out)
