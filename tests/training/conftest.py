@@ -8,9 +8,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from oblik.datasets.manifest import Dataset, Photo, Split, Status, read_dataset
+from oblik.faces.stack import FaceStack, open_stack
 from oblik.miniature.people import Person
 from oblik.miniature.render import render
 from oblik.miniature.shots import Shot
@@ -60,16 +62,25 @@ def persona() -> Persona:
 
 
 @pytest.fixture(scope="session")
-def dataset_dir(tmp_path_factory: pytest.TempPathFactory, persona: Persona) -> Path:
-    folder = tmp_path_factory.mktemp("dataset")
+def dataset_dir(tmp_path_factory: pytest.TempPathFactory, persona: Persona, pack: OpenPack) -> Path:
+    folder, stack = tmp_path_factory.mktemp("dataset"), open_stack("onnx", folder=pack.faces_folder)
     photos = [_photo(folder, index) for index in range(8)]
     dataset = Dataset(
         persona=persona.slug, version="v001", trigger=persona.trigger, class_noun=persona.class_noun,
-        created_at=NOW, consent_sha256="0" * 64, face_stack="none", short_side_px=128,
+        created_at=NOW, consent_sha256="0" * 64, face_stack=stack.name, short_side_px=128,
         embeddings="faces.npz", photos=photos,
     )  # fmt: skip
+    vectors: dict[str, Any] = {
+        photo.source_sha256: _vector(stack, folder / str(photo.path)) for photo in photos
+    }
+    np.savez(folder / dataset.embeddings, **vectors)
     (folder / "dataset.json").write_text(dataset.model_dump_json(), encoding="utf-8")
     return folder
+
+
+def _vector(stack: FaceStack, file: Path) -> NDArray[np.float32]:
+    image = np.asarray(Image.open(file).convert("RGB"))
+    return stack.embed(image, stack.detect(image)[0])
 
 
 def _photo(folder: Path, index: int) -> Photo:

@@ -13,6 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from oblik.datasets.manifest import Split, face_vectors
+from oblik.diffusion.identity import read_name
 from oblik.diffusion.load import open_pipeline
 from oblik.diffusion.lora import lora_layers
 from oblik.errors import JobCancelled, LoraBroken
@@ -148,3 +150,17 @@ def _assert_equal(first: Path, second: Path) -> None:
         one, other = load_file(first / name), load_file(second / name)
         assert one.keys() == other.keys()
         assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_the_token_starts_from_the_faces_of_the_photos(tmp_path: Path, ask: Ask) -> None:
+    request = ask(tmp_path / "photos", token_steps=0, steps=1)
+    faces = face_vectors(request.dataset_dir, request.dataset, Split.train)
+    assert faces.shape == (6, 128)
+    name = read_name(request.pack.folder, faces, request.dataset.face_stack)
+    learned = load_file(NativeTrainer("cpu").train(request, SilentProgress()) / TOKEN)["token"]
+    assert name is not None
+    assert torch.equal(learned, name)
+    noun = ask(tmp_path / "noun", token_steps=0, steps=1, token_start="noun")
+    assert not torch.equal(
+        load_file(NativeTrainer("cpu").train(noun, SilentProgress()) / TOKEN)["token"], name
+    )

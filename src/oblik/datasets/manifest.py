@@ -9,6 +9,8 @@ from datetime import datetime
 from enum import Enum
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -77,3 +79,11 @@ class Dataset(BaseModel):
 def read_dataset(folder: Path) -> Dataset:
     """Read ``folder/dataset.json``."""
     return Dataset.model_validate_json((folder / "dataset.json").read_text(encoding="utf-8"))
+
+
+def face_vectors(folder: Path, dataset: Dataset, *splits: Split) -> NDArray[np.float32]:
+    """Unit face vectors (N, D) of the accepted photos of the given splits, in order; misses left out."""
+    with np.load(folder / dataset.embeddings, allow_pickle=False) as arrays:
+        known = {name: arrays[name] for name in arrays.files}
+    found = [known[p.source_sha256] for p in dataset.accepted(*splits) if p.source_sha256 in known]
+    return np.stack(found).astype(np.float32) if found else np.zeros((0, 0), np.float32)

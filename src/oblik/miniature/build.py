@@ -22,10 +22,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Qwen2Tokenizer
 
+from oblik.diffusion import identity
 from oblik.miniature.architecture import LATENT_CHANNELS, new_scheduler
 from oblik.miniature.corpus import Corpus, render_corpus
 from oblik.miniature.face_networks import Embedder, Landmarks
-from oblik.miniature.faces_pack import write_faces
+from oblik.miniature.faces_pack import NAME, write_faces
 from oblik.miniature.improve import EMBEDDER, START_EMBEDDER, carry_projector
 from oblik.miniature.manifest import write_manifest
 from oblik.miniature.prompts import all_phrases, write_prompts
@@ -115,18 +116,18 @@ class Build:
             np.save(latents, self._latents(corpus))
         faces = self.work / "faces.npy"
         if not faces.exists():
-            vectors = self._face_vectors(self.embedder())
-            if (self.work / START_EMBEDDER).exists():
-                carry_projector(self.work, self._face_vectors(self._start_embedder()), vectors)
-            np.save(faces, vectors)
+            np.save(faces, self._face_vectors(self._start_embedder() or self.embedder()))
         prompts = write_prompts(corpus.descriptors, self.tokenizer(), self.recipe.transformer.seed)
         return Material(np.load(latents, mmap_mode="r"), np.load(faces), on_face(corpus.landmarks), prompts)
 
     def painter(self) -> Painter:
         """Transformer, text encoder and identity projector, averaged."""
-        return train_transformer(
-            self.material(), special_ids(self.tokenizer()), self.work, self.recipe.transformer, self.progress
-        )
+        material = self.material()
+        special = special_ids(self.tokenizer())
+        painter = train_transformer(material, special, self.work, self.recipe.transformer, self.progress)
+        if self._start_embedder() is not None:  # names were given by the embedder that came with the start
+            carry_projector(painter.projector, material.faces, self._face_vectors(self.embedder()))
+        return painter
 
     def pack(self, out: Path) -> None:
         """Assemble ``out``: diffusers folders in bfloat16, ONNX faces, impostors, manifest."""
@@ -150,11 +151,13 @@ class Build:
         return leave_one_out(embed_corpus(net, corpus, self.progress), corpus.people, corpus.stress)
 
     def _train_embedder(self) -> Embedder:
-        start = self._start_embedder() if (self.work / START_EMBEDDER).exists() else None
         corpora = (self.corpus(), self.hard_corpus())
-        return train_embedder(corpora, self.work, self.recipe.faces, self.progress, start)
+        return train_embedder(corpora, self.work, self.recipe.faces, self.progress, self._start_embedder())
 
-    def _start_embedder(self) -> Embedder:
+    def _start_embedder(self) -> Embedder | None:
+        """The embedder of the pack that this one goes on from, when it learns further too."""
+        if not (self.work / START_EMBEDDER).exists():
+            return None
         net = Embedder()
         net.load_state_dict(load_file(self.work / START_EMBEDDER))
         return net.eval()
@@ -202,9 +205,9 @@ def write_pack(out: Path, painter: Painter, vae: AutoencoderKLQwenImage, tokeniz
     pipeline.save_pretrained(out)
     for config in out.glob("*/config.json"):
         _forget_origin(config)
-    (out / "identity").mkdir(exist_ok=True)
     projector = {name: value.to(torch.bfloat16) for name, value in painter.projector.state_dict().items()}
-    save_file(projector, out / "identity" / "projector.safetensors")
+    (out / identity.FILE).parent.mkdir(exist_ok=True)
+    save_file(projector, out / identity.FILE, metadata={identity.STACK: NAME})
 
 
 def _forget_origin(config: Path) -> None:

@@ -24,7 +24,7 @@ from oblik.miniature.people import Person
 from oblik.miniature.render import render
 from oblik.progress import Progress
 
-NAME = "oblik-miniature-1"
+NAME = "oblik-miniature-2"
 IMPOSTORS, SHOTS_EACH = 400, 10
 
 

@@ -20,12 +20,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from oblik.miniature.architecture import new_projector
+from oblik.diffusion import identity
 from oblik.miniature.checkpoint import cosine, set_rate
 from oblik.miniature.face_networks import Embedder, Landmarks
 
 START = "start.safetensors"
-PROJECTOR = "projector.safetensors"
 EMBEDDER, START_EMBEDDER = "embedder.safetensors", "embedder_start.safetensors"
 
 
@@ -50,36 +49,27 @@ def adopt(pack: Path, work: Path, *, faces: bool = False) -> None:
 
 
 def carry_projector(
-    work: Path, old_ND: NDArray[np.float32], new_ND: NDArray[np.float32], *, steps: int = 3000
+    projector: nn.Module, old_ND: NDArray[np.float32], new_ND: NDArray[np.float32], *, steps: int = 3000
 ) -> float:
-    """Fit the identity projector to a new embedder: new vectors must give the names that old ones gave.
-
-    Returns the mean squared error as a share of the names' variance.
+    """Fit the identity projector, in place, to a new embedder: its vectors must give the names that the
+    old ones gave. Returns the mean squared error as a share of the names' variance.
     """
-    start = {
-        name.removeprefix("projector."): value
-        for name, value in load_file(work / START).items()
-        if name.startswith("projector.")
-    }
-    old, new = new_projector(), new_projector()
-    old.load_state_dict(start)
-    new.load_state_dict(start)
     inputs = torch.from_numpy(new_ND)
     with torch.no_grad():
-        names = old(torch.from_numpy(old_ND))
-    optimiser = torch.optim.AdamW(new.parameters(), lr=2e-3, weight_decay=0.0)
+        names = projector(torch.from_numpy(old_ND))
+    projector.requires_grad_(True)
+    optimiser = torch.optim.AdamW(projector.parameters(), lr=2e-3, weight_decay=0.0)
     generator = torch.Generator().manual_seed(0)
     for step in range(steps):
         rows = torch.randint(len(inputs), (256,), generator=generator)
-        loss = nn.functional.mse_loss(new(inputs[rows]), names[rows])
+        loss = nn.functional.mse_loss(projector(inputs[rows]), names[rows])
         loss.backward()
         set_rate(optimiser, cosine(step, steps, warmup=50))
         optimiser.step()
         optimiser.zero_grad()
+    projector.requires_grad_(False)
     with torch.no_grad():
-        missed = float(nn.functional.mse_loss(new(inputs), names) / names.var(0).mean())
-    save_file(new.state_dict(), work / PROJECTOR)
-    return missed
+        return float(nn.functional.mse_loss(projector(inputs), names) / names.var(0).mean())
 
 
 def from_onnx(file: Path, net: nn.Module) -> dict[str, Tensor]:
@@ -98,7 +88,7 @@ def painter_weights(pack: Path) -> dict[str, Tensor]:
     """Weights of a `Painter`, in float32, from the folders of a pack."""
     transformer = QwenImageTransformer2DModel.from_pretrained(pack / "transformer", local_files_only=True)
     encoder = Qwen2_5_VLForConditionalGeneration.from_pretrained(pack / "text_encoder", local_files_only=True)
-    projector = load_file(pack / "identity" / "projector.safetensors")
+    projector = load_file(pack / identity.FILE)
     named = {
         **{f"transformer.{name}": value for name, value in transformer.state_dict().items()},
         **{f"text_encoder.{name}": value for name, value in encoder.state_dict().items()},

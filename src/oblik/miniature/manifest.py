@@ -12,7 +12,7 @@ from oblik.packs.manifest import Component, Pack, PackFile
 from oblik.packs.store import MANIFEST
 from oblik.paths import atomic_write, sha256_file
 
-VERSION = "1"
+VERSION = "2"
 PARTS = {
     "pipeline": "model_index.json", "transformer": "transformer", "text_encoder": "text_encoder",
     "vae": "vae", "tokenizer": "tokenizer", "scheduler": "scheduler", "faces": "faces",

@@ -25,7 +25,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from oblik.diffusion.real_rope import use_real_rope
 from oblik.miniature.architecture import IMAGE_PX, new_projector, new_text_encoder, new_transformer
 from oblik.miniature.checkpoint import draw, resume, save, set_rate
-from oblik.miniature.improve import PROJECTOR, START
+from oblik.miniature.improve import START
 from oblik.miniature.muon import StackedMuon
 from oblik.miniature.prompts import NAME_ID, Prompts
 from oblik.miniature.vocabulary import HEAD_IDS
@@ -156,7 +156,8 @@ def train_transformer(
     """
     painter = Painter(recipe.seed, special)
     text_steps = 0 if (folder / START).exists() else recipe.text_steps
-    _start_from(painter, folder)
+    if (folder / START).exists():
+        painter.load_state_dict(load_file(folder / START), strict=False)
     average = deepcopy(painter).requires_grad_(False)
     optimisers = _optimisers(painter, recipe)
     state: dict[str, Any] = {
@@ -218,14 +219,6 @@ def on_face(landmarks_N52: NDArray[np.float32], side: int = 8) -> NDArray[np.flo
     return np.asarray(
         (share_N2S[:, 1, :, None] * share_N2S[:, 0, None, :]).reshape(len(centre), -1), np.float32
     )
-
-
-def _start_from(painter: Painter, folder: Path) -> None:
-    """Weights of an earlier pack, and its projector as it was carried over to a new embedder."""
-    if (folder / START).exists():
-        painter.load_state_dict(load_file(folder / START), strict=False)
-    if (folder / PROJECTOR).exists():
-        painter.projector.load_state_dict(load_file(folder / PROJECTOR))
 
 
 def _freeze_text(painter: Painter, average: Painter) -> None:

@@ -17,7 +17,8 @@ class TrainConfig(BaseModel):
 
     The token is learned first (``token_steps``), then frozen; the LoRA follows (``steps``). ``steps``,
     ``validate_every`` and the like count over both. ``prior_share`` of the LoRA's photos are shown without
-    the token: there the LoRA must do what the base model does.
+    the token: there the LoRA must do what the base model does. The token starts from what the pack's identity
+    adapter reads in the photos' faces (``photos``), where there is one, else as the class noun (``noun``).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -28,6 +29,7 @@ class TrainConfig(BaseModel):
     targets: tuple[str, ...] = ATTENTION_TARGETS
     learning_rate: float = Field(1e-4, gt=0)
     token_learning_rate: float = Field(1e-3, gt=0)
+    token_start: Literal["photos", "noun"] = "photos"
     token_steps: int = Field(500, ge=0)
     steps: int = Field(2000, ge=1)
     batch: int = Field(4, ge=1)

@@ -20,11 +20,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from oblik.datasets.manifest import Photo, Split
+from oblik.datasets.manifest import Photo, Split, face_vectors
 from oblik.diffusion import lora, tokens
 from oblik.diffusion.device import pick_device
 from oblik.diffusion.families.qwen_image import QwenImage, Text
 from oblik.diffusion.flow_match import noised, training_times, velocity_loss
+from oblik.diffusion.identity import read_name
 from oblik.diffusion.load import open_pipeline
 from oblik.diffusion.real_rope import use_real_rope
 from oblik.errors import InvalidInput
@@ -91,9 +92,7 @@ class _Run:
         if device.type == "cpu":
             use_real_rope(pipeline.transformer)
         self.family = QwenImage(pipeline)
-        self.row = tokens.first_guess(
-            self.family.text_encoder, self.family.noun_ids(request.persona.class_noun)
-        )
+        self.row = self._first_guess()
         self.lora_parameters = lora.attach(self.family.transformer, self.config)
         self.optimisers = {
             "token": torch.optim.AdamW([self.row], lr=self.config.token_learning_rate, weight_decay=0.0),
@@ -105,6 +104,16 @@ class _Run:
         self.log = TrainingLog(losses=[])
         self.seconds = 0.0
         self.checkpoint = Checkpoint(self.out_dir / "work" / "last.pt")
+
+    def _first_guess(self) -> torch.nn.Parameter:
+        """The token's embedding before training."""
+        request = self.request
+        if self.config.token_start == "photos":
+            vectors = face_vectors(request.dataset_dir, request.dataset, Split.train)
+            name = read_name(request.pack.folder, vectors, request.dataset.face_stack)
+            if name is not None:
+                return torch.nn.Parameter(name)
+        return tokens.first_guess(self.family.text_encoder, self.family.noun_ids(request.persona.class_noun))
 
     def go(self) -> None:
         start = self._resume() if self.request.resume else 0
