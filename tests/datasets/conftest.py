@@ -119,7 +119,10 @@ def persona() -> Persona:
 
 @pytest.fixture
 def pack() -> Pack:
-    return Pack(name="small", version="1", family="qwen_image", native_size_px=128, side_multiple_px=16)
+    return Pack(
+        name="small", version="1", family="qwen_image", native_size_px=128, side_multiple_px=16,
+        training={"buckets": ["1:1"]},
+    )  # fmt: skip
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ import random
 from collections import Counter
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from oblik.datasets.manifest import Split
 from oblik.datasets.splits import Item, split_items
@@ -60,3 +62,27 @@ def test_validation_takes_from_every_stratum() -> None:
 
 def test_nothing_is_nothing() -> None:
     assert split_items([]) == []
+
+
+ITEMS = st.lists(
+    st.tuples(st.integers(0, 30), st.floats(0, 2), st.sampled_from(["frontal", "profile left"])), max_size=80
+).map(lambda rows: [Item(f"{i:064x}", group, hard, view) for i, (group, hard, view) in enumerate(rows)])
+
+
+@given(ITEMS)
+def test_nothing_leaks_and_something_is_always_taught(drawn: list[Item]) -> None:
+    splits = split_items(drawn)
+    of_group: dict[int, set[Split]] = {}
+    for item, split in zip(drawn, splits, strict=True):
+        of_group.setdefault(item.group, set()).add(split)
+    assert all(len(found) == 1 for found in of_group.values())
+    assert splits.count(Split.stress) <= min(20, len(drawn) // 5)
+    assert not drawn or Split.train in splits
+
+
+@given(ITEMS.map(lambda drawn: [Item(i.key, n, i.hardness, i.stratum) for n, i in enumerate(drawn)]))
+def test_of_eight_moments_four_are_held_out(drawn: list[Item]) -> None:
+    count = Counter(split_items(drawn))
+    if len(drawn) >= 8:
+        assert count[Split.validation] >= 4
+        assert count[Split.train] >= 4

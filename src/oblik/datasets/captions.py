@@ -1,14 +1,15 @@
 """Captions: trigger token, class noun, plain descriptors.
 
 In: descriptors (a closed vocabulary of plain words) and, for a persona, the trigger token. Out: one
-line of text. What must be learned as identity (features, proportions, marks) is never described,
-and art styles are refused by name. The miniature pack is pretrained on captions of this grammar.
+line of text; and what is wrong with a line that somebody else wrote. What must be learned as identity
+(features, proportions, marks) is never described, and art styles are refused by name. The miniature pack
+is pretrained on captions of this grammar.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from oblik.errors import InvalidInput
 
@@ -16,6 +17,13 @@ STYLE_WORDS = frozenset(
     "anime cartoon caricature comic painting watercolor watercolour oil sketch drawing illustration render "
     "3d cgi pixar disney manga vaporwave cyberpunk impressionist artstation stylized stylised".split()
 )
+IDENTITY_WORDS = frozenset(
+    "mole moles freckle freckles freckled scar scars birthmark dimple dimples wrinkle wrinkles cheekbone "
+    "cheekbones jawline nostrils eyelashes eyebrow eyebrows attractive beautiful handsome pretty ugly "
+    "gorgeous".split()
+)
+"""What the token must learn: a caption that names it takes it away from the token."""
+MAX_CAPTION = 600
 ACCESSORIES = ("glasses", "sunglasses", "scarf", "hat", "mask")
 EXPRESSIONS = {"smile": "smiling", "laugh": "laughing", "surprised": "surprised", "serious": "serious"}
 SCENES = {
@@ -47,13 +55,56 @@ def caption(descriptors: Mapping[str, str], *, token: str | None = None, noun: s
 
 
 def refuse_style_words(text: str) -> None:
-    """Raise InvalidInput naming the first art-style word in ``text``."""
-    for word in re.findall(r"[\w']+", text.lower()):
+    """Raise InvalidInput naming the first art-style or identity word in ``text``."""
+    for word in words_of(text):
         if word in STYLE_WORDS:
             raise InvalidInput(
                 f"the style word {word!r} does not belong in a photo caption",
                 hint="describe what the camera saw; styles are added at generation with --style",
             )
+        if word in IDENTITY_WORDS:
+            raise InvalidInput(
+                f"the word {word!r} describes what the token must learn",
+                hint="describe what changes from photo to photo: clothes, scene, light, expression",
+            )
+
+
+def check_caption(text: str, token: str, others: Iterable[str] = ()) -> str:
+    """``text`` on one line, when it is a caption of this persona.
+
+    Raises InvalidInput unless ``token`` is in it exactly once, no other persona's token is, and no style or
+    identity word.
+    """
+    line = " ".join(text.split())
+    found = line.count(token)
+    if found != 1:
+        raise InvalidInput(
+            f"a caption holds {token} exactly once, not {found} times: {line[:80]!r}",
+            hint=f"write it as: photo of {token} ..., and what changes from photo to photo",
+        )
+    refuse_tokens(line, others, mine=token)
+    refuse_style_words(line.replace(token, " "))
+    if len(line) > MAX_CAPTION:
+        raise InvalidInput(
+            f"a caption has at most {MAX_CAPTION} characters, not {len(line)}",
+            hint="say less about the photo",
+        )
+    return line
+
+
+def refuse_tokens(text: str, others: Iterable[str] = (), *, mine: str = "") -> None:
+    """Raise InvalidInput when ``text`` holds a token of a persona other than ``mine``."""
+    rest = text.replace(mine, " ") if mine else text
+    found = re.findall(r"<oblik_[\w-]+>", rest) + [other for other in others if other and other in rest]
+    if found:
+        raise InvalidInput(
+            f"{found[0]} is another persona's token", hint="a caption speaks of one person: take it out"
+        )
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text, in small letters."""
+    return re.findall(r"[\w']+", text.lower())
 
 
 def _subject(descriptors: Mapping[str, str], token: str | None, noun: str | None) -> str:

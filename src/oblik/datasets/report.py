@@ -1,118 +1,65 @@
 """``report.html``: one page that shows what became of every photo and what to photograph next.
 
-In: a dataset folder, its manifest, thumbnails of what was set aside. Out: one self-contained file: no
-scripts, no requests, light and dark, readable without a mouse. Knows nothing of how decisions were made.
+In: a dataset folder and its manifest. Out: one self-contained file: no scripts, no requests, light and dark,
+readable on a phone and without a mouse. Knows nothing of how decisions were made.
 The page holds pictures of a person: it lies in the dataset's folder, readable by its owner only.
 """
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from oblik.datasets.manifest import Dataset, Photo, Split, Status
+from oblik.datasets.manifest import Dataset, Extra, Kind, Photo, Split, Status
+from oblik.datasets.report_charts import bars, turns
+from oblik.datasets.report_style import STYLE
 from oblik.images import data_uri
 from oblik.paths import atomic_write
-from oblik.photos.coverage import Coverage, advice, cover
+from oblik.photos.coverage import WANTED_VIEWS, Coverage, advice, cover
 
-LONGEST_PX = 288
+LONGEST_PX, SMALL_PX, SAMPLES = 288, 168, 12
 SPLITS = {
     Split.train: ("Training", "These teach the LoRA."),
     Split.validation: ("Validation", "Never trained on: they choose the checkpoint and measure likeness."),
     Split.stress: ("Stress", "Covered, turned away, dark or far: never trained on, the hardest test."),
 }
-
-STYLE = """
-:root{color-scheme:light dark;--paper:#faf8f5;--card:#fff;--ink:#211d19;--soft:#746c63;--line:#e6e0d8;
---train:#2f7d6b;--validation:#c08a2d;--stress:#b4526a;--bar:#ece7df;--shade:0 1px 2px #0000000d,
-0 6px 20px #0000000a}
-@media(prefers-color-scheme:dark){:root{--paper:#171513;--card:#211e1b;--ink:#efeae4;--soft:#a1978c;
---line:#342f2a;
---train:#5bb8a2;--validation:#e0b160;--stress:#e08aa0;--bar:#2e2925;--shade:0 1px 2px #0004}}
-*{box-sizing:border-box}
-body{margin:0;background:var(--paper);color:var(--ink);font:15px/1.55 ui-sans-serif,system-ui,-apple-system,
-"Segoe UI",
-Roboto,"Noto Sans",sans-serif;-webkit-font-smoothing:antialiased}
-main{max-width:1120px;margin:0 auto;padding:56px 28px 72px}
-h1{font-size:34px;line-height:1.15;letter-spacing:-.02em;margin:0 0 6px;font-weight:650;
-overflow-wrap:anywhere}
-h2{font-size:20px;letter-spacing:-.01em;margin:56px 0 4px;font-weight:620}
-h3{font-size:12.5px;margin:0 0 12px;font-weight:600;color:var(--soft);text-transform:uppercase;
-letter-spacing:.06em}
-p{margin:0 0 14px}.soft{color:var(--soft)}code{font:.92em ui-monospace,SFMono-Regular,Menlo,Consolas,
-monospace}
-.card{background:var(--card);border:1px solid var(--line);border-radius:14px;padding:22px 24px;
-box-shadow:var(--shade)}
-.top{display:grid;grid-template-columns:auto 1fr;gap:36px;align-items:center;margin-top:28px}
-.big{font-size:60px;line-height:1;font-weight:660;letter-spacing:-.04em;font-variant-numeric:tabular-nums}
-.stack{display:flex;height:14px;border-radius:7px;overflow:hidden;gap:2px;background:var(--bar)}
-.stack i{display:block}.legend{display:flex;flex-wrap:wrap;gap:6px 22px;margin:12px 0 0;padding:0;
-list-style:none}
-.legend b{font-variant-numeric:tabular-nums}
-.dot{display:inline-block;width:10px;height:10px;border-radius:3px;margin-right:7px}
-.train{background:var(--train)}.validation{background:var(--validation)}.stress{background:var(--stress)}
-.aside{background:var(--soft);opacity:.55}.refused{background:var(--line)}
-.three{display:grid;grid-template-columns:repeat(auto-fit,minmax(270px,1fr));gap:18px;margin-top:16px}
-.next{margin:16px 0 0;padding:0;list-style:none;display:grid;gap:10px}
-.next li{background:var(--card);border:1px solid var(--line);border-left:4px solid var(--validation);
-border-radius:10px;padding:12px 16px}
-.row{display:grid;grid-template-columns:minmax(96px,50%) 1fr 26px;gap:10px;align-items:center;margin:7px 0;
-font-size:14px}
-.row span:last-child{text-align:right;font-variant-numeric:tabular-nums;color:var(--soft)}
-.track{height:8px;border-radius:4px;background:var(--bar);overflow:hidden}
-.track i{display:block;height:100%;border-radius:4px;background:var(--train)}
-.sheet{display:grid;grid-template-columns:repeat(auto-fill,minmax(124px,1fr));gap:10px;margin-top:16px}
-figure{margin:0;position:relative;border-radius:10px;overflow:hidden;background:var(--bar);outline-offset:2px}
-figure img{display:block;width:100%;height:100%;aspect-ratio:1;object-fit:cover}
-.sheet figcaption{position:absolute;inset:0;padding:9px 10px;background:#14110fe0;color:#f6f2ec;
-font-size:11px;
-line-height:1.38;opacity:0;transition:opacity .15s;overflow:auto}
-.sheet figure:hover figcaption,.sheet figure:focus figcaption{opacity:1}
-.sheet small{display:block;margin-top:5px;color:#c9bfb3}
-.why{display:grid;grid-template-columns:repeat(auto-fill,minmax(312px,1fr));gap:12px;margin-top:16px}
-.why figure{display:grid;grid-template-columns:92px 1fr;background:var(--card);border:1px solid var(--line)}
-.why .none{display:grid;place-items:center;height:92px;color:var(--soft);font-size:12px}
-.why img,.why .none{width:92px;height:100%;min-height:92px;background:var(--bar)}
-.why figcaption{padding:10px 14px;font-size:13px;min-width:0}.why b{display:block;font-weight:600}
-.why span{display:block;color:var(--soft);overflow-wrap:anywhere;font-size:12px;margin-top:3px}
-footer{margin-top:64px;padding-top:18px;border-top:1px solid var(--line);font-size:12.5px;color:var(--soft)}
-footer code{overflow-wrap:anywhere}
-@media(max-width:640px){main{padding:32px 16px}.top{grid-template-columns:1fr;gap:18px}}
-@media print{.sheet figcaption{display:none}body{background:#fff}}
-"""
+EXTRAS = {
+    Kind.class_image: (
+        "Class images",
+        "Other people under the same noun, so that the noun keeps its meaning.",
+    ),
+    Kind.negative: ("Negatives", "Contrasting people, described without the token."),
+    Kind.augmented: ("Variations", "Training photos with light changes, the same ones for the same seed."),
+}
 
 
-def write_report(
-    folder: Path, dataset: Dataset, thumbs: Mapping[str, bytes], *, synthetic: bool = False
-) -> Path:
-    """Write ``folder/report.html``; ``thumbs`` maps a source to a small JPEG."""
+def write_report(folder: Path, dataset: Dataset) -> Path:
+    """Write ``folder/report.html``."""
     file = folder / "report.html"
-    atomic_write(file, render_report(folder, dataset, thumbs, synthetic=synthetic))
+    atomic_write(file, render_report(folder, dataset))
     return file
 
 
-def render_report(
-    folder: Path, dataset: Dataset, thumbs: Mapping[str, bytes], *, synthetic: bool = False
-) -> str:
+def render_report(folder: Path, dataset: Dataset) -> str:
     """The page as text."""
-    accepted = dataset.accepted()
-    coverage = cover([photo.attributes for photo in accepted])
-    body = "".join(
-        [
-            _head(dataset, synthetic),
-            _summary(dataset),
-            _next(advice(coverage)),
-            _coverage(coverage),
-            *(_sheet(folder, split, dataset.accepted(split)) for split in SPLITS),
-            _why("Set aside", "Readable, and kept out. Nothing was deleted; the files are where they were.",
-                 _with_status(dataset, Status.set_aside), thumbs),
-            _why("Could not be used", "Files that are not a readable photo.",
-                 _with_status(dataset, Status.refused), thumbs),
-            _foot(dataset),
-        ]
-    )  # fmt: skip
+    coverage = cover([photo.attributes for photo in dataset.accepted()])
+    parts = {
+        "next": _next(advice(coverage)),
+        "coverage": _coverage(dataset, coverage),
+        "photos": "".join(_sheet(folder, split, dataset.accepted(split)) for split in SPLITS),
+        "moments": _moments(folder, dataset),
+        "aside": _why(folder, "Set aside",
+                      "Readable, and kept out. Nothing was deleted. "
+                      "<code>oblik dataset keep</code> takes one in.",
+                      _with_status(dataset, Status.set_aside)),
+        "unusable": _why(folder, "Could not be used", "Files that are not a readable photo.",
+                         _with_status(dataset, Status.refused)),
+        "decisions": _decisions(dataset),
+        "extras": "".join(_extras(folder, kind, dataset.extra(kind)) for kind in EXTRAS),
+    }  # fmt: skip
+    sections = "".join(f'<section id="{name}">{part}</section>' for name, part in parts.items() if part)
+    body = _head(dataset) + _summary(dataset) + _links(parts) + sections + _foot(dataset)
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -124,17 +71,18 @@ def render_report(
     )
 
 
-def _head(dataset: Dataset, synthetic: bool) -> str:
+def _head(dataset: Dataset) -> str:
     note = (
-        '<p class="soft">Made with a pack whose face networks know only rendered people: '
+        "<p class=note>Made with a pack whose face networks know only rendered people: "
         "on real photographs take its decisions as suggestions.</p>"
-        if synthetic
+        if dataset.synthetic
         else ""
     )
     return (
-        f"<h1>{escape(dataset.persona)}</h1><p class=soft>Dataset {dataset.version} &middot; "
-        f"{dataset.created_at:%d %B %Y} &middot; token <code>{escape(dataset.trigger)}</code> "
-        f"{escape(dataset.class_noun)}</p>{note}"
+        f"<p class=eyebrow>Dataset report &middot; {escape(dataset.version)} &middot; "
+        f"{dataset.created_at:%d %B %Y}</p><h1>{escape(dataset.persona)}</h1>"
+        f"<p class=soft>Captions say <code>{escape(dataset.trigger)}</code> {escape(dataset.class_noun)}; "
+        f"short side {dataset.short_side_px} px.</p>{note}"
     )
 
 
@@ -145,12 +93,21 @@ def _summary(dataset: Dataset) -> str:
     shown = [part for part in parts if part[2]]
     stack = "".join(f'<i class="{kind}" style="flex:{n}"></i>' for kind, _, n in shown)
     legend = "".join(f'<li><i class="dot {kind}"></i>{name} <b>{n}</b></li>' for kind, name, n in shown)
-    count = len(dataset.accepted())
     return (
-        f'<section class="card top"><div><div class=big>{count}</div>'
+        f'<section class="card top"><div><div class=big>{len(dataset.accepted())}</div>'
         f"<div class=soft>of {_plural(len(dataset.photos), 'file')} ready</div></div>"
         f"<div><div class=stack>{stack}</div><ul class=legend>{legend}</ul></div></section>"
     )
+
+
+def _links(parts: Mapping[str, str]) -> str:
+    names = {
+        "next": "What to photograph next", "coverage": "Coverage", "photos": "Photos",
+        "moments": "Same moments", "aside": "Set aside", "unusable": "Could not be used",
+        "decisions": "Your decisions", "extras": "Other pictures",
+    }  # fmt: skip
+    links = "".join(f'<a href="#{name}">{names[name]}</a>' for name, part in parts.items() if part)
+    return f"<nav>{links}</nav>"
 
 
 def _next(sentences: Sequence[str]) -> str:
@@ -160,27 +117,31 @@ def _next(sentences: Sequence[str]) -> str:
     return f"<h2>What to photograph next</h2><ul class=next>{items}</ul>"
 
 
-def _coverage(coverage: Coverage) -> str:
+def _coverage(dataset: Dataset, coverage: Coverage) -> str:
+    photos = dataset.accepted()
     tables = {
-        "View": coverage.views, "Light": coverage.light, "Expression": coverage.expression,
-        "Scene": coverage.scene, "Worn": coverage.worn,
+        "View": coverage.views, "Light": coverage.light, "Framing": _counted(photos, "framing"),
+        "Expression": coverage.expression, "Scene": coverage.scene, "Worn": coverage.worn,
     }  # fmt: skip
     said = {name: table for name, table in tables.items() if set(table) - {"not said"}}
-    cards = "".join(_bars(name, table, coverage.photos) for name, table in said.items())
+    cards = "".join(
+        f"<div class=card><h3>{name}</h3>"
+        f"{bars(table, coverage.photos, WANTED_VIEWS if name == 'View' else None)}</div>"
+        for name, table in said.items()
+    )
+    turned = [(p.flags["yaw_deg"], p.split.value) for p in photos if p.split and "yaw_deg" in p.flags]
+    strip = f'<div class="card wide"><h3>Turn of the head</h3>{turns(turned)}</div>' if turned else ""
     return (
-        "<h2>What the photos show</h2>"
-        "<p class=soft>Views and light are measured; the rest is what captions say.</p>"
-        f"<div class=three>{cards}</div>"
+        "<h2>What the photos show</h2><p class=soft>Views and light are measured; the rest is what captions "
+        f"say. A dashed frame is how many there should be.</p><div class=three>{strip}{cards}</div>"
     )
 
 
-def _bars(name: str, table: Mapping[str, int], photos: int) -> str:
-    rows = "".join(
-        f"<div class=row><span>{escape(word)}</span><span class=track>"
-        f'<i style="width:{100 * n / max(photos, 1):.0f}%"></i></span><span>{n}</span></div>'
-        for word, n in table.items()
-    )
-    return f"<div class=card><h3>{name}</h3>{rows}</div>"
+def _counted(photos: Sequence[Photo], key: str) -> dict[str, int]:
+    words = [photo.attributes[key] for photo in photos if key in photo.attributes]
+    return {
+        word: words.count(word) for word in sorted(set(words), key=lambda word: (-words.count(word), word))
+    }
 
 
 def _sheet(folder: Path, split: Split, photos: Sequence[Photo]) -> str:
@@ -188,9 +149,14 @@ def _sheet(folder: Path, split: Split, photos: Sequence[Photo]) -> str:
         return ""
     title, line = SPLITS[split]
     cells = "".join(_cell(folder, photo) for photo in photos)
+    captions = "".join(
+        f"<li><b>{escape(photo.source)}{_tag(photo)}</b>{escape(photo.caption)}</li>" for photo in photos
+    )
     return (
         f'<h2><i class="dot {split.value}"></i>{title} <span class=soft>{len(photos)}</span></h2>'
-        f"<p class=soft>{line} Hover or tab to a picture for its caption.</p><div class=sheet>{cells}</div>"
+        f"<p class=soft>{line} Touch or hover a picture for its caption.</p><div class=sheet>{cells}</div>"
+        f"<details><summary>{_plural(len(photos), 'caption')}</summary>"
+        f"<ul class=lines>{captions}</ul></details>"
     )
 
 
@@ -198,41 +164,113 @@ def _cell(folder: Path, photo: Photo) -> str:
     assert photo.path is not None
     flags = photo.flags
     numbers = [f"yaw {flags.get('yaw_deg', 0):+.0f}°", f"sharpness {flags.get('sharpness', 0):.0f}"]
-    if "stress" in photo.attributes:
-        numbers.append(photo.attributes["stress"])
+    numbers += [photo.attributes["stress"]] if "stress" in photo.attributes else []
+    numbers += [photo.bucket] if photo.bucket else []
     uri = data_uri(folder / photo.path, longest_px=LONGEST_PX, quality=86)
     caption = escape(photo.caption)
+    mark = "<span class=mark>kept by you</span>" if photo.decision else ""
     return (
-        f'<figure tabindex="0"><img alt="{caption}" src="{uri}"><figcaption>{caption}'
+        f'<figure tabindex="0"><img alt="{caption}" src="{uri}">{mark}<figcaption>{caption}'
         f"<small>{escape(' · '.join(numbers))}</small><small>{escape(photo.source)}</small>"
         "</figcaption></figure>"
     )
 
 
-def _why(title: str, line: str, photos: Sequence[Photo], thumbs: Mapping[str, bytes]) -> str:
+def _tag(photo: Photo) -> str:
+    return "<span class=tag>edited</span>" if photo.edited else ""
+
+
+def _moments(folder: Path, dataset: Dataset) -> str:
+    """Duplicates and bursts: what was kept is framed."""
+    groups: dict[int, list[Photo]] = {}
+    for photo in dataset.photos:
+        if photo.group is not None:
+            groups.setdefault(photo.group, []).append(photo)
+    several = [group for group in groups.values() if len(group) > 1]
+    if not several:
+        return ""
+    cards = ""
+    for group in several:
+        shown = sorted(group, key=lambda photo: photo.status is not Status.accepted)
+        cells = "".join(_moment(folder, photo) for photo in shown)
+        cards += f'<div class="card group"><div class=moment>{cells}</div></div>'
+    return (
+        f"<h2>Same moments <span class=soft>{len(several)}</span></h2><p class=soft>Near-duplicates and "
+        f"bursts: the framed one stays, and all of a group are on one side.</p>"
+        f"<div class=groups>{cards}</div>"
+    )
+
+
+def _moment(folder: Path, photo: Photo) -> str:
+    won = ' class="won"' if photo.status is Status.accepted else ""
+    sharp = f"<span>sharpness {photo.flags['sharpness']:.0f}</span>" if "sharpness" in photo.flags else ""
+    caption = f"<figcaption>{escape(Path(photo.source).name)}{sharp}</figcaption>"
+    return f"<figure{won}>{_picture(folder, photo)}{caption}</figure>"
+
+
+def _why(folder: Path, title: str, line: str, photos: Sequence[Photo]) -> str:
     if not photos:
         return ""
-    cells = "".join(
-        _reason(photo, thumbs.get(photo.source, b"")) for photo in sorted(photos, key=_reason_order)
-    )
+    cells = "".join(_reason(folder, photo) for photo in sorted(photos, key=_reason_order))
     heading = f"<h2>{title} <span class=soft>{len(photos)}</span></h2>"
     return f"{heading}<p class=soft>{line}</p><div class=why>{cells}</div>"
 
 
-def _reason(photo: Photo, thumb: bytes) -> str:
-    uri = f"data:image/jpeg;base64,{base64.b64encode(thumb).decode('ascii')}"
-    picture = f'<img alt="" src="{uri}">' if thumb else '<div class=none aria-hidden="true">no picture</div>'
+def _reason(folder: Path, photo: Photo) -> str:
     reason, _, numbers = (photo.reason[:1].upper() + photo.reason[1:]).partition(" (")
     details = [photo.source, *([numbers.rstrip(")")] if numbers else [])]
+    details += [photo.decision] if photo.decision and photo.decision not in photo.reason else []
     caption = f"<b>{escape(reason)}</b>" + "".join(f"<span>{escape(line)}</span>" for line in details)
-    return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
+    return f"<figure>{_picture(folder, photo)}<figcaption>{caption}</figcaption></figure>"
+
+
+def _picture(folder: Path, photo: Photo) -> str:
+    name = photo.path or photo.thumb
+    if name is None or not (folder / name).is_file():
+        return '<div class=none aria-hidden="true">no picture</div>'
+    return f'<img alt="" src="{data_uri(folder / name, longest_px=SMALL_PX, quality=78)}">'
+
+
+def _decisions(dataset: Dataset) -> str:
+    said = [photo for photo in dataset.photos if photo.decision]
+    edited = [photo for photo in dataset.accepted() if photo.edited]
+    if not said and not edited:
+        return ""
+    lines = [f"<li><b>{escape(photo.source)}</b>{escape(photo.decision)}</li>" for photo in said]
+    lines += [f"<li><b>{escape(photo.source)}</b>caption written by you</li>" for photo in edited]
+    return (
+        f"<h2>Your decisions <span class=soft>{len(lines)}</span></h2><p class=soft>They hold for every "
+        "later version, until <code>oblik dataset undo</code>.</p>"
+        f"<details open><summary>{_plural(len(lines), 'decision')}</summary><ul class=lines>{''.join(lines)}"
+        "</ul></details>"
+    )
+
+
+def _extras(folder: Path, kind: Kind, extras: Sequence[Extra]) -> str:
+    if not extras:
+        return ""
+    title, line = EXTRAS[kind]
+    step = max(1, len(extras) // SAMPLES)
+    cells = "".join(
+        f'<figure tabindex="0"><img alt="{escape(extra.caption)}" '
+        f'src="{data_uri(folder / extra.path, longest_px=SMALL_PX, quality=82)}">'
+        f"<figcaption>{escape(extra.caption)}</figcaption></figure>"
+        for extra in extras[: SAMPLES * step : step]
+    )
+    shown = f" {SAMPLES} of them:" if len(extras) > SAMPLES else ""
+    return (
+        f"<h2>{title} <span class=soft>{len(extras)}</span></h2><p class=soft>{line}{shown}</p>"
+        f"<div class=sheet>{cells}</div>"
+    )
 
 
 def _foot(dataset: Dataset) -> str:
-    tools = ", ".join(f"{name} {version}" for name, version in dataset.tools.items() if name != "inputs")
+    hidden = ("inputs", "inputs_without_captions")
+    tools = ", ".join(f"{name} {version}" for name, version in dataset.tools.items() if name not in hidden)
     return (
-        f"<footer><p>Faces by <code>{escape(dataset.face_stack)}</code>. Written images carry no metadata. "
-        f"Consent <code>{dataset.consent_sha256[:16]}</code>. {escape(tools)}.</p>"
+        f"<footer><p>Faces by <code>{escape(dataset.face_stack)}</code>, captions from "
+        f"<code>{escape(dataset.caption_source)}</code>. Written images carry no metadata. "
+        f"Consent <code>{escape(dataset.consent_sha256[:16])}</code>. {escape(tools)}.</p>"
         "<p>This page holds pictures of a person. It was written for its owner's eyes only.</p></footer>"
     )
 

@@ -33,7 +33,8 @@ def split_items(items: Sequence[Item]) -> list[Split]:
     """A split for each item.
 
     The hardest groups, at most a fifth of the photos (none below 12 photos), are ``stress``; of the rest
-    a fifth, at least 4, is ``validation``, taken in turn from every stratum.
+    a fifth, at least 4, is ``validation``, taken in turn from every stratum. A group is never torn apart,
+    so a few large groups can leave fewer; one single group is all ``train``.
     """
     groups: dict[int, list[Item]] = {}
     for item in items:
@@ -41,8 +42,9 @@ def split_items(items: Sequence[Item]) -> list[Split]:
     chosen: dict[int, Split] = dict.fromkeys(groups, Split.train)
     _fill(chosen, groups, _hardest(groups), Split.stress, _stress_room(len(items)))
     rest = {number: group for number, group in groups.items() if chosen[number] is Split.train}
-    wanted = max(MIN_VALIDATION, round(VALIDATION_SHARE * sum(len(group) for group in rest.values())))
-    _fill(chosen, groups, _in_turn(rest), Split.validation, wanted)
+    photos = sum(len(group) for group in rest.values())
+    wanted = max(MIN_VALIDATION, round(VALIDATION_SHARE * photos))
+    _fill(chosen, groups, _in_turn(rest), Split.validation, min(wanted, photos // 2), over=True)
     return [chosen[item.group] for item in items]
 
 
@@ -51,13 +53,22 @@ def _stress_room(photos: int) -> int:
 
 
 def _fill(
-    chosen: dict[int, Split], groups: dict[int, list[Item]], order: list[int], split: Split, room: int
-) -> None:
+    chosen: dict[int, Split], groups: dict[int, list[Item]], order: list[int], split: Split, room: int,
+    *, over: bool = False,
+) -> None:  # fmt: skip
+    """Give ``split`` whole groups, in order, while there is room; with ``over`` the last, smallest one may
+    reach beyond it as long as as many photos are left."""
+    late = []
     for number in order:
-        if room <= 0:
-            return
-        chosen[number] = split
-        room -= len(groups[number])
+        if len(groups[number]) <= room:
+            chosen[number] = split
+            room -= len(groups[number])
+        else:
+            late.append(number)
+    left = sum(len(groups[number]) for number in late)
+    smallest = min(late, key=lambda number: len(groups[number]), default=None)
+    if over and room > 0 and smallest is not None and left > len(groups[smallest]):
+        chosen[smallest] = split
 
 
 def _hardest(groups: dict[int, list[Item]]) -> list[int]:

@@ -5,7 +5,18 @@ stages are imported when they are needed, so importing this package is cheap. Kn
 requests or pages.
 """
 
-from oblik.studio.datasets import BuiltDataset, build_dataset, list_datasets
+from oblik.studio.datasets import (
+    BuiltDataset,
+    DatasetWishes,
+    build_dataset,
+    decide_photos,
+    edit_captions,
+    export_captions,
+    list_datasets,
+    show_dataset,
+    undo_decisions,
+    verify_dataset,
+)
 from oblik.studio.house import face_stack_of, home_of, now, pack_of, personas_of
 from oblik.studio.people import (
     active_slug,
@@ -32,6 +43,7 @@ from oblik.studio.pictures import (
 
 __all__ = [
     "BuiltDataset",
+    "DatasetWishes",
     "Generated",
     "Measured",
     "Trained",
@@ -41,6 +53,9 @@ __all__ = [
     "check_token",
     "chosen_slug",
     "create_persona",
+    "decide_photos",
+    "edit_captions",
+    "export_captions",
     "face_stack_of",
     "generate",
     "home_of",
@@ -54,7 +69,10 @@ __all__ = [
     "portrayed",
     "replay",
     "run_demo",
+    "show_dataset",
     "show_persona",
     "train",
+    "undo_decisions",
     "use_persona",
+    "verify_dataset",
 ]

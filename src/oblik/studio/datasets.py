@@ -1,18 +1,22 @@
 """Datasets: from photos to what a trainer learns from.
 
-In: settings and paths. Out: datasets. Knows nothing of training.
+In: settings and plain values. Out: datasets. Knows nothing of training.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from oblik.studio.house import PACKS_OWN, face_stack_of, home_of, now, pack_of
-from oblik.studio.people import show_persona
+from oblik.studio.people import list_personas, portrayed, show_persona
 
 if TYPE_CHECKING:
+    from oblik.datasets.extras import Wishes
     from oblik.datasets.manifest import Dataset
+    from oblik.packs.manifest import OpenPack
     from oblik.progress import Progress
     from oblik.settings import Settings
 
@@ -25,29 +29,48 @@ class BuiltDataset(NamedTuple):
     unchanged: bool
 
 
+@dataclass(frozen=True)
+class DatasetWishes:
+    """What somebody asked for. A number of pictures or a folder of them; None leaves it to the pack."""
+
+    captions: str = "words"
+    class_images: int | Path | None = None
+    negatives: int | Path | None = None
+    augment: int | None = None
+    seed: int = 0
+
+
 def build_dataset(
-    settings: Settings, photos: Path, slug: str | None = None, *, progress: Progress | None = None
+    settings: Settings,
+    photos: Path,
+    slug: str | None = None,
+    *,
+    wishes: DatasetWishes | None = None,
+    progress: Progress | None = None,
 ) -> BuiltDataset:
     """Turn a folder of photos into the next version of the persona's dataset.
 
     Raises:
         ConsentError: the consent does not cover portraits.
-        InvalidInput: fewer than 8 usable photos.
-        BackendUnavailable: the pack's face stack needs something that is not installed.
+        InvalidInput: fewer than 8 usable photos, or words that no caption may have.
+        BackendUnavailable: the pack's face stack, or what is asked for captions, is not there.
     """
     from oblik.datasets.build import build_dataset as build
     from oblik.likeness.pairs import Impostors
     from oblik.paths import latest_version
     from oblik.progress import SilentProgress
 
-    persona, pack, home = show_persona(settings, slug), pack_of(settings), home_of(settings)
+    persona, pack, home = portrayed(settings, slug), pack_of(settings), home_of(settings)
     datasets = home.persona(persona.slug).datasets
     before, strangers = latest_version(datasets), pack.faces_folder / "impostors.npz"
     comparable = strangers.is_file() and settings.face_stack == PACKS_OWN
     known = Impostors.load(strangers).embeddings_MD if comparable else None
+    progress = progress or SilentProgress()
+    others = _others(settings, persona.slug)
     dataset = build(
         persona, photos, home=home, stack=face_stack_of(pack, settings), pack=pack.manifest, now=now(),
-        progress=progress or SilentProgress(), impostors_MD=known,
+        progress=progress, impostors_MD=known,
+        wishes=_wishes(settings, pack, wishes or DatasetWishes(), others, progress),
     )  # fmt: skip
     return BuiltDataset(dataset, datasets / dataset.version, unchanged=dataset.version == before)
 
@@ -57,6 +80,117 @@ def list_datasets(settings: Settings, slug: str | None = None) -> list[Dataset]:
     from oblik.datasets.manifest import read_dataset
     from oblik.paths import versions
 
-    persona = show_persona(settings, slug)
-    folder = home_of(settings).persona(persona.slug).datasets
+    folder = _datasets(settings, slug)
     return [read_dataset(folder / version) for version in versions(folder)]
+
+
+def show_dataset(
+    settings: Settings, version: str | None = None, slug: str | None = None
+) -> tuple[Dataset, Path]:
+    """One version, the newest unless named, and its folder. Raises NotFound when there is none."""
+    from oblik.datasets.manifest import read_dataset
+    from oblik.errors import NotFound
+    from oblik.paths import latest_version, versions
+
+    folder = _datasets(settings, slug)
+    chosen = version or latest_version(folder)
+    if chosen is None or chosen not in versions(folder):
+        raise NotFound(
+            f"there is no dataset {chosen or ''}".rstrip(),
+            hint="oblik dataset list" if version else "oblik dataset build PHOTOS",
+        )
+    return read_dataset(folder / chosen), folder / chosen
+
+
+def verify_dataset(settings: Settings, version: str | None = None, slug: str | None = None) -> list[str]:
+    """What is wrong with the files of a version; empty when they are as its manifest says."""
+    from oblik.datasets.versions import verify
+
+    return verify(show_dataset(settings, version, slug)[1])
+
+
+def decide_photos(
+    settings: Settings, names: Sequence[str], verdict: Literal["keep", "drop"], slug: str | None = None,
+    *, reason: str = "",
+) -> list[str]:  # fmt: skip
+    """Keep or drop photos in the next version; what they are called in the newest one.
+
+    Raises NotFound for a name that no photo has, InvalidInput for one that is not clear or can't be kept.
+    """
+    from oblik.datasets.choose import refuse_unkeepable, sources_of
+    from oblik.datasets.decisions import decide_photos as decide
+
+    folder = _datasets(settings, slug)
+    named = sources_of(names, list_datasets(settings, slug)[-1:])
+    if verdict == "keep":
+        refuse_unkeepable(named)
+    sources = {photo.source_sha256: photo.source for photo in named}
+    decide(folder, sources, verdict, reason)
+    return sorted(sources.values())
+
+
+def undo_decisions(settings: Settings, names: Sequence[str] = (), slug: str | None = None) -> list[str]:
+    """Take back what was decided about the photos named, or the last command; the photos it was about."""
+    from oblik.datasets.choose import sources_of
+    from oblik.datasets.decisions import forget, undo_last
+
+    folder = _datasets(settings, slug)
+    if not names:
+        return undo_last(folder)
+    photos = sources_of(names, list_datasets(settings, slug)[-1:])
+    return forget(folder, [photo.source_sha256 for photo in photos])
+
+
+def export_captions(settings: Settings, file: Path, slug: str | None = None) -> int:
+    """Write the captions of the newest version as one CSV; how many there are."""
+    from oblik.datasets.edits import export_captions as export
+
+    portrayed(settings, slug)
+    return export(show_dataset(settings, None, slug)[0], file)
+
+
+def edit_captions(settings: Settings, file: Path | None = None, slug: str | None = None) -> BuiltDataset:
+    """Captions from a CSV, or those edited in the working copy, as a new version; unchanged without an edit.
+
+    Raises InvalidInput that names every caption that can't be used; then nothing was written.
+    """
+    from oblik.datasets.edits import import_captions, picked_up, recaption
+
+    persona, folder = portrayed(settings, slug), _datasets(settings, slug)
+    dataset, _ = show_dataset(settings, None, slug)
+    changed = picked_up(folder, dataset) if file is None else import_captions(dataset, file)
+    made = recaption(folder, dataset, persona, changed, now(), _others(settings, persona.slug))
+    return BuiltDataset(made, folder / made.version, unchanged=made.version == dataset.version)
+
+
+def _datasets(settings: Settings, slug: str | None) -> Path:
+    return home_of(settings).persona(show_persona(settings, slug).slug).datasets
+
+
+def _others(settings: Settings, slug: str) -> tuple[str, ...]:
+    return tuple(other.trigger for other in list_personas(settings) if other.slug != slug)
+
+
+def _wishes(
+    settings: Settings, pack: OpenPack, asked: DatasetWishes, others: tuple[str, ...], progress: Progress
+) -> Wishes:
+    from oblik.datasets.extras import Wishes
+    from oblik.datasets.manifest import Augmentation
+    from oblik.datasets.sources import open_source
+    from oblik.errors import BackendUnavailable
+    from oblik.flows.class_images import painter_of
+    from oblik.generation.engine import open_engine
+
+    if asked.captions == "model" and pack.manifest.synthetic:
+        raise BackendUnavailable(
+            f"the text encoder of the pack {pack.manifest.name!r} reads words and cannot see",
+            hint="leave --captions out, or choose a larger pack: oblik pack list",
+        )
+    options = {"folder": pack.folder, "device": settings.device} if asked.captions == "model" else {}
+    return Wishes(
+        source=open_source(asked.captions, **options), others=others,
+        class_images=asked.class_images, negatives=asked.negatives,
+        augmentation=None if asked.augment is None else Augmentation(copies=asked.augment, seed=asked.seed),
+        painter=painter_of(pack, lambda: open_engine(device=settings.device), home=home_of(settings),
+                           progress=progress, now=now()),
+    )  # fmt: skip
