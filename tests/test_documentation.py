@@ -12,6 +12,7 @@ import click
 import pytest
 
 from oblik.cli import main
+from oblik.cli.docs import context_of
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -25,7 +26,7 @@ def wrong_with(line: str) -> str:
     """Why a command line could not be typed as it stands; empty when it could."""
     words = shlex.split(line, comments=True)[1:]
     command: click.Command = main
-    context = click.Context(main, info_name="oblik")
+    context = context_of(main, "oblik", None)
     known = options_of(main)
     while words:
         word = words.pop(0)
@@ -39,7 +40,7 @@ def wrong_with(line: str) -> str:
             found = command.get_command(context, word)
             if found is None:
                 return f"{context.command_path} has no command {word}"
-            command, context = found, click.Context(found, info_name=word, parent=context)
+            command, context = found, context_of(found, word, context)
             known = options_of(command)
     return ""
 

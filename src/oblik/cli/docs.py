@@ -52,7 +52,7 @@ def pages() -> dict[str, str]:
 
 def cli_page() -> str:
     """Every command with its help, as a terminal shows it."""
-    context = _context(main, "oblik", None)
+    context = context_of(main, "oblik", None)
     parts = [NOTICE, "# Commands\n", "What `--help` prints, for every command.\n"]
     parts += [_section(command, level) for command, level in _walk(context, 2)]
     return "\n".join(parts)
@@ -70,10 +70,11 @@ def _walk(context: click.Context, level: int) -> Iterator[tuple[click.Context, i
         for name in context.command.list_commands(context):
             child = context.command.get_command(context, name)
             if child is not None and not child.hidden:
-                yield from _walk(_context(child, name, context), level + 1)
+                yield from _walk(context_of(child, name, context), level + 1)
 
 
-def _context(command: click.Command, name: str, parent: click.Context | None) -> click.Context:
+def context_of(command: click.Command, name: str, parent: click.Context | None) -> click.Context:
+    """The context that a command runs in, as wide as the pages are."""
     settings = {**command.context_settings, "terminal_width": WIDTH, "color": False}
     return click.Context(command, info_name=name, parent=parent, **settings)
 
