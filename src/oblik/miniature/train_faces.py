@@ -37,7 +37,7 @@ class FaceRecipe:
     """Settings of both runs."""
 
     seed: int = 2
-    embedder_steps: int = 9000
+    embedder_steps: int = 5000
     landmark_steps: int = 2000
     batch: int = 64
     landmark_batch: int = 32
