@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 
 from oblik.miniature.architecture import new_projector, new_vae
 from oblik.miniature.build import special_ids, write_pack
@@ -17,6 +19,7 @@ from oblik.miniature.improve import (
     START,
     START_EMBEDDER,
     adopt,
+    carry_names,
     carry_projector,
 )
 from oblik.miniature.train_transformer import Painter
@@ -65,3 +68,24 @@ def test_names_stay_when_the_embedder_changes() -> None:
         after = torch.nn.functional.mse_loss(projector(turned), names)
     assert missed < 0.2
     assert after < before / 4
+
+
+def test_the_start_is_carried_once(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    other = {"transformer.weight": torch.ones(3)}
+    named = {f"projector.{name}": value for name, value in new_projector().state_dict().items()}
+    save_file({**other, **named}, tmp_path / START)
+    old = torch.nn.functional.normalize(torch.randn(300, 128), dim=1).numpy()
+    asked = []
+
+    def before() -> NDArray[np.float32]:
+        asked.append(1)
+        return old
+
+    for _ in range(2):
+        carry_names(tmp_path, before, -old)
+    after = load_file(tmp_path / START)
+    assert asked == [1]
+    assert after.keys() == {*other, *named}
+    assert torch.equal(after["transformer.weight"], other["transformer.weight"])
+    assert not torch.equal(after["projector.0.weight"], named["projector.0.weight"])

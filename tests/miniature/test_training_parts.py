@@ -75,7 +75,7 @@ def test_frozen_captions_say_what_the_encoder_says() -> None:
              "hair_color": "red", "hair_style": "long", "scene": "park", "light": "daylight",
              "expression": "smile"}  # fmt: skip
     tokenizer = train_tokenizer(["photo of a woman with long red hair, smiling, in a park, daylight"] * 4)
-    prompts = write_prompts([words] * 40, tokenizer, 1)
+    prompts = write_prompts([words] * 40, np.zeros((40, 5, 2), np.float32), tokenizer, 1)
     faces = np.eye(40, 128, dtype=np.float32)
     material = Material(np.zeros((40, 64, 64), np.float16), faces, np.zeros((40, 64), np.float32), prompts)
     recipe = TransformerRecipe(batch=4, empty_share=0.0, name_noise=0.0)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from transformers import AddedToken, Qwen2Tokenizer
 
 from oblik.miniature.architecture import VOCABULARY_ROWS
@@ -44,10 +46,26 @@ def test_a_new_token_takes_the_space_before_it(tokenizer: Qwen2Tokenizer) -> Non
     assert len(ids) == 4
 
 
+def turned(descriptors: list[dict[str, str]], side: int) -> NDArray[np.float32]:
+    """Landmarks (N, 5, 2) of heads whose noses point to one side of the picture."""
+    face = np.array([[40, 40], [60, 40], [50 + 5 * side, 50], [42, 60], [58, 60]], np.float32)
+    return np.tile(face, (len(descriptors), 1, 1))
+
+
+def test_heads_turned_one_way_only_are_described(
+    descriptors: list[dict[str, str]], tokenizer: Qwen2Tokenizer
+) -> None:
+    views = []
+    for side in (1, -1):
+        prompts = write_prompts(descriptors, turned(descriptors, side), tokenizer, seed=0)
+        views.append({descriptors[row]["view"] for rows in prompts.rows.values() for row in rows})
+    assert views == [{"frontal", "three-quarter"}, {"frontal"}]
+
+
 def test_prompts_have_exact_lengths_and_one_name_or_none(
     descriptors: list[dict[str, str]], tokenizer: Qwen2Tokenizer
 ) -> None:
-    prompts = write_prompts(descriptors, tokenizer, seed=0)
+    prompts = write_prompts(descriptors, turned(descriptors, 1), tokenizer, seed=0)
     assert set(prompts.ids) <= set(LENGTHS)
     named = 0
     for length, ids in prompts.ids.items():

@@ -27,7 +27,7 @@ from oblik.miniature.architecture import LATENT_CHANNELS, new_scheduler
 from oblik.miniature.corpus import Corpus, render_corpus
 from oblik.miniature.face_networks import Embedder, Landmarks
 from oblik.miniature.faces_pack import NAME, write_faces
-from oblik.miniature.improve import EMBEDDER, START_EMBEDDER, carry_projector
+from oblik.miniature.improve import EMBEDDER, START_EMBEDDER, carry_names
 from oblik.miniature.manifest import write_manifest
 from oblik.miniature.prompts import all_phrases, write_prompts
 from oblik.miniature.train_faces import FaceRecipe, embed_corpus, train_embedder, train_landmarks
@@ -116,18 +116,19 @@ class Build:
             np.save(latents, self._latents(corpus))
         faces = self.work / "faces.npy"
         if not faces.exists():
-            np.save(faces, self._face_vectors(self._start_embedder() or self.embedder()))
-        prompts = write_prompts(corpus.descriptors, self.tokenizer(), self.recipe.transformer.seed)
+            np.save(faces, self._face_vectors(self.embedder()))
+        seed = self.recipe.transformer.seed
+        prompts = write_prompts(corpus.descriptors, corpus.landmarks, self.tokenizer(), seed)
         return Material(np.load(latents, mmap_mode="r"), np.load(faces), on_face(corpus.landmarks), prompts)
 
     def painter(self) -> Painter:
         """Transformer, text encoder and identity projector, averaged."""
         material = self.material()
+        before = self._start_embedder()
+        if before is not None:
+            carry_names(self.work, lambda: self._face_vectors(before), material.faces)
         special = special_ids(self.tokenizer())
-        painter = train_transformer(material, special, self.work, self.recipe.transformer, self.progress)
-        if self._start_embedder() is not None:  # names were given by the embedder that came with the start
-            carry_projector(painter.projector, material.faces, self._face_vectors(self.embedder()))
-        return painter
+        return train_transformer(material, special, self.work, self.recipe.transformer, self.progress)
 
     def pack(self, out: Path) -> None:
         """Assemble ``out``: diffusers folders in bfloat16, ONNX faces, impostors, manifest."""

@@ -8,6 +8,7 @@ parameters under their own names, so nothing else needs to be stored.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +17,18 @@ import torch
 from diffusers import QwenImageTransformer2DModel
 from numpy.typing import NDArray
 from onnx import numpy_helper
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from oblik.diffusion import identity
+from oblik.miniature.architecture import new_projector
 from oblik.miniature.checkpoint import cosine, set_rate
 from oblik.miniature.face_networks import Embedder, Landmarks
 
 START = "start.safetensors"
+PROJECTOR, CARRIED = "projector.", "carried"
 EMBEDDER, START_EMBEDDER = "embedder.safetensors", "embedder_start.safetensors"
 
 
@@ -46,6 +50,19 @@ def adopt(pack: Path, work: Path, *, faces: bool = False) -> None:
             save_file(from_onnx(pack / "faces" / source, net), work / name)
     if not (work / START).exists():
         save_file(painter_weights(pack), work / START)
+
+
+def carry_names(work: Path, old_ND: Callable[[], NDArray[np.float32]], new_ND: NDArray[np.float32]) -> None:
+    """Fit the identity projector of the start to an embedder that has learned further. Does so once."""
+    with safe_open(work / START, "pt") as file:
+        if (file.metadata() or {}).get(CARRIED):
+            return
+    weights = load_file(work / START)
+    projector = new_projector()
+    projector.load_state_dict({name: weights[PROJECTOR + name] for name in projector.state_dict()})
+    carry_projector(projector, old_ND(), new_ND)
+    weights |= {PROJECTOR + name: value for name, value in projector.state_dict().items()}
+    save_file(weights, work / START, metadata={CARRIED: "yes"})
 
 
 def carry_projector(
@@ -92,6 +109,6 @@ def painter_weights(pack: Path) -> dict[str, Tensor]:
     named = {
         **{f"transformer.{name}": value for name, value in transformer.state_dict().items()},
         **{f"text_encoder.{name}": value for name, value in encoder.state_dict().items()},
-        **{f"projector.{name}": value for name, value in projector.items()},
+        **{PROJECTOR + name: value for name, value in projector.items()},
     }
     return {name: value.float().clone() for name, value in named.items()}

@@ -30,7 +30,6 @@ KEEP_OF_STRANGER = {
 }  # fmt: skip
 """How often a caption says each thing. The view is nearly always said: a head that may be turned either way
 is learned as a mixture of both."""
-KEEP_OF_TURNED = 0.3
 KEEP_OF_NAMED = {**KEEP_OF_STRANGER, "age": 0.3, "skin": 0.15, "hair": 0.25, "beard": 0.3}
 
 
@@ -43,13 +42,22 @@ class Prompts:
     empty: NDArray[np.int64]
 
 
-def write_prompts(descriptors: list[dict[str, str]], tokenizer: Qwen2Tokenizer, seed: int) -> Prompts:
-    """Up to one caption with and one without a name for every portrait, each of a length in `LENGTHS`."""
+def write_prompts(
+    descriptors: list[dict[str, str]],
+    landmarks_N52: NDArray[np.float32],
+    tokenizer: Qwen2Tokenizer,
+    seed: int,
+) -> Prompts:
+    """Up to one caption with and one without a name for every portrait, each of a length in `LENGTHS`.
+
+    Of the three-quarter views only those are described in which the nose points to the right of the picture:
+    captions do not say which way a head is turned, and both ways at once are learned as a mixture.
+    """
     rng = np.random.default_rng([seed, 5])
     texts, rows = [], []
-    for row, words in enumerate(descriptors):
-        turned = words["view"] == "three-quarter" and rng.random() >= KEEP_OF_TURNED
-        if turned or not is_portrait(words):
+    for row, (words, (eye, other_eye, nose, *_)) in enumerate(zip(descriptors, landmarks_N52, strict=True)):
+        leftward = words["view"] == "three-quarter" and nose[0] < (eye[0] + other_eye[0]) / 2
+        if leftward or not is_portrait(words):
             continue
         for named in (False, True):
             for _ in range(TRIES):
