@@ -134,3 +134,9 @@ def test_what_build_refuses_before_it_looks(oblik: Oblik, datasets: Path, tmp_pa
     assert refused.exit_code == 2
     assert "neither a number nor a folder" in refused.output
     assert oblik("dataset", "build", "a", "b", "c").exit_code == 2
+
+
+def test_mirroring_needs_copies_to_mirror(oblik: Oblik, tmp_path: Path) -> None:
+    result = oblik("dataset", "build", str(tmp_path), "--flip")
+    assert result.exit_code == 2
+    assert "--augment N" in result.output

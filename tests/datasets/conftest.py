@@ -78,11 +78,15 @@ class Phone:
     def shoot(
         self, name: str, *, person: int = 1, photo: int = 0, turn: float = 0.0, score: float = 0.95,
         at: datetime | None = None, width: int = 320, height: int = 240, unit: float = 40.0, faces: int = 1,
-        blur: float = 0.0,
+        blur: float = 0.0, place: int | None = None,
     ) -> NDArray[np.uint8]:  # fmt: skip
-        """Write one photo with EXIF (time, GPS) and learn its faces; the persona's is the last."""
+        """Write one photo with EXIF (time, GPS) and learn its faces; the persona's is the last.
+
+        Every photo is of another place unless one is given.
+        """
         rng = np.random.default_rng([person, photo])
-        coarse = cv2.resize(rng.integers(90, 220, (5, 7, 3), dtype=np.uint8), (width, height))
+        scene = rng if place is None else np.random.default_rng(place)
+        coarse = cv2.resize(scene.integers(90, 220, (5, 7, 3), dtype=np.uint8), (width, height))
         image = np.clip(coarse + rng.normal(0, 9, coarse.shape), 0, 255).astype(np.uint8)
         image = np.asarray(cv2.GaussianBlur(image, (0, 0), blur), np.uint8) if blur else image
         seen = [

@@ -25,6 +25,7 @@ from oblik.errors import InvalidInput
 from oblik.packs.manifest import Pack
 from oblik.paths import Home
 from oblik.personas.persona import Persona
+from oblik.photos.asymmetry import Asymmetry
 from oblik.progress import SilentProgress
 
 if TYPE_CHECKING:
@@ -84,9 +85,12 @@ def test_a_variation_is_light_and_the_same_every_time() -> None:
 
 def test_flips_are_off_and_refused_while_the_face_may_be_asymmetric() -> None:
     assert Augmentation().flip is False
-    with pytest.raises(InvalidInput, match="mirrored"):
-        refuse_flips(Augmentation(copies=1, flip=True), symmetric=False)
-    refuse_flips(Augmentation(copies=1, flip=True), symmetric=True)
+    wanted = Augmentation(copies=1, flip=True)
+    for reason, unknown_or_uneven in (("too few", Asymmetry(None, None, 3)), ("differ", Asymmetry(9, 0, 8))):
+        with pytest.raises(InvalidInput, match=reason):
+            refuse_flips(wanted, unknown_or_uneven)
+        refuse_flips(Augmentation(copies=1), unknown_or_uneven)
+    refuse_flips(wanted, Asymmetry(2.0, 0.01, 8))
     flips = [draw(Augmentation(copies=8, flip=True), SHA, n)[0].flip for n in range(30)]
     assert len(set(flips)) == 2
 

@@ -21,7 +21,7 @@ STAGES = ("photos", "dataset", "train", *KINDS, "likeness")
 
 
 def run(world: World, out: Path, **wishes: object) -> DemoResult:
-    order = DemoOrder(out, photos=20, portraits=3, **wishes)  # type: ignore[arg-type]
+    order = DemoOrder(out, photos=50, portraits=3, **wishes)  # type: ignore[arg-type]
     return run_demo(order, world.workshop(), progress=SilentProgress(), now=world.now)
 
 

@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageEnhance, ImageOps
 
-from oblik.photos.duplicates import Look, appearance, find_identity, group_photos
+from oblik.photos.duplicates import Look, appearance, group_photos
+from oblik.photos.identity import find_identity, same_person
 
 NOON = datetime(2026, 5, 1, 12)
 F32 = NDArray[np.float32]
@@ -37,33 +38,62 @@ def person(seed: int, photos: int, spread: float = 0.6, dims: int = 64) -> list[
     return [unit(centre + spread * unit(rng.normal(size=dims))) for _ in range(photos)]
 
 
-def look(image: Image.Image, embedding: F32, at: datetime | None = None, sharpness: float = 1.0) -> Look:
-    hash_64, small = appearance(image)
-    return Look(hash_64, small, at, sharpness, embedding)
+POINTS = np.array([[-0.5, -0.35], [0.5, -0.35], [0, 0.2], [-0.36, 0.72], [0.36, 0.72]])
 
 
-def reencoded(image: Image.Image) -> Image.Image:
+def points(image: Image.Image, at: tuple[float, float] = (0.5, 0.5), unit: float = 0.14) -> F32:
+    """Landmarks in the middle of the picture; ``unit`` is a part of its height."""
+    middle = np.array([image.width * at[0], image.height * at[1]])
+    return np.asarray(POINTS * unit * image.height + middle, np.float32)
+
+
+def look(
+    image: Image.Image, embedding: F32, at: datetime | None = None, sharpness: float = 1.0,
+    landmarks: F32 | None = None,
+) -> Look:  # fmt: skip
+    pixels = np.asarray(image.convert("RGB"))
+    return Look(
+        appearance(pixels, points(image) if landmarks is None else landmarks), at, sharpness, embedding
+    )
+
+
+def reencoded(image: Image.Image, quality: int = 50) -> Image.Image:
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=40)
+    image.save(buffer, "JPEG", quality=quality)
     return Image.open(buffer)
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        reencoded,
-        lambda image: image.resize((120, 90)),
+        reencoded, lambda image: image.resize((168, 126), Image.Resampling.BICUBIC), ImageOps.mirror,
         lambda image: ImageEnhance.Brightness(image).enhance(0.85),
         lambda image: ImageEnhance.Brightness(image).enhance(1.15),
         lambda image: image.convert("L").convert("RGB"),
     ],
-)
+)  # fmt: skip
 def test_changed_copies_are_duplicates(change: object) -> None:
     assert callable(change)
     (face,) = person(1, 1)
-    for seed in range(12):
+    for seed in range(5):
         kept = group_photos([look(scene(seed), face, sharpness=2.0), look(change(scene(seed)), face)])
         assert (kept[0].beaten_by, kept[1].beaten_by, kept[1].kind) == (None, 0, "duplicate")
+
+
+def test_a_cropped_copy_is_a_duplicate() -> None:
+    (face,) = person(1, 1)
+    whole = scene(3)
+    cut = whole.crop((12, 9, 240, 180))
+    moved = np.asarray(points(whole) - (12, 9), np.float32)
+    kept = group_photos([look(whole, face), look(reencoded(cut, 85), face, landmarks=moved)])
+    assert kept[1].beaten_by == 0
+
+
+def test_landmarks_may_be_off_by_a_pixel_or_two() -> None:
+    (face,) = person(1, 1)
+    off = np.asarray(points(scene(4)) + np.random.default_rng(1).normal(0, 0.8, (5, 2)), np.float32)
+    kept = group_photos([look(scene(4), face), look(reencoded(scene(4)), face, landmarks=off)])
+    assert kept[1].beaten_by == 0
 
 
 def test_different_pictures_of_one_person_are_not() -> None:
@@ -73,11 +103,15 @@ def test_different_pictures_of_one_person_are_not() -> None:
     assert len({one.group for one in kept}) == 40
 
 
+def test_nothing_to_group() -> None:
+    assert group_photos([]) == []
+
+
 def test_of_a_burst_the_sharpest_stays() -> None:
     faces = person(1, 4)
     moments = [NOON, NOON + timedelta(seconds=2), NOON + timedelta(seconds=4), NOON + timedelta(seconds=40)]
     looks = [look(scene(i), faces[i], moments[i], sharpness=[3.0, 9.0, 5.0, 1.0][i]) for i in range(4)]
-    kept = group_photos(looks)
+    kept = group_photos(looks, same_face=0.6)
     assert [one.beaten_by for one in kept] == [1, None, 1, None]
     assert [one.kind for one in kept] == ["burst", "", "burst", ""]
     assert [one.group for one in kept] == [0, 0, 0, 1]
@@ -85,7 +119,14 @@ def test_of_a_burst_the_sharpest_stays() -> None:
 
 def test_two_people_in_one_second_are_no_burst() -> None:
     looks = [look(scene(0), person(1, 1)[0], NOON), look(scene(1), person(2, 1)[0], NOON)]
-    assert [one.beaten_by for one in group_photos(looks)] == [None, None]
+    assert [one.beaten_by for one in group_photos(looks, same_face=0.5)] == [None, None]
+
+
+def test_what_two_strangers_reach_comes_from_impostors() -> None:
+    rng = np.random.default_rng(0)
+    impostors = np.stack([unit(rng.normal(size=64)) for _ in range(1200)])
+    assert 0.2 < same_person(impostors) < 0.4
+    assert same_person(None) == same_person(impostors[:20]) == -1.0
 
 
 def test_no_capture_time_is_no_burst() -> None:

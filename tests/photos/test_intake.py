@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import struct
+import tempfile
 import zlib
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
+from tests.photos.pictures import FORMATS, encoded, picture
 
 from oblik.errors import NotFound
 from oblik.photos.intake import identify, list_files, read_photo, take
-
-
-def picture(width: int = 96, height: int = 80, mode: str = "RGB") -> Image.Image:
-    """Red on the left, blue on the right, darker at the bottom."""
-    x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(1, 0.4, height))
-    pixels = np.stack([220 * (1 - x) * y, 40 * y, 220 * x * y], axis=2)
-    return Image.fromarray(pixels.astype(np.uint8)).convert(mode)
 
 
 def saved(folder: Path, name: str, image: Image.Image | None = None, **options: object) -> Path:
@@ -61,14 +58,35 @@ def test_heic_is_read(tmp_path: Path) -> None:
     assert image.size == (128, 96)
 
 
-@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tif"])
+NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 90, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("keep", [0.02, 0.5, 0.9])
-def test_truncated_files_are_refused(tmp_path: Path, name: str, keep: float) -> None:
-    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 90, 3), dtype=np.uint8))
-    file = saved(tmp_path, name, noise)
-    content = file.read_bytes()
-    file.write_bytes(content[: int(len(content) * keep)])
-    assert why(file)
+def test_truncated_files_are_refused(tmp_path: Path, kind: str, keep: float) -> None:
+    content = encoded(kind, NOISE)
+    (tmp_path / f"a.{kind}").write_bytes(content[: int(len(content) * keep)])
+    assert any(word in why(tmp_path / f"a.{kind}") for word in ("cut off", "damaged", "not a picture"))
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_corrupt_files_are_refused_or_read_but_never_fatal(tmp_path: Path, kind: str) -> None:
+    content = encoded(kind, NOISE)
+    file, junk = tmp_path / f"a.{kind}", np.random.default_rng(1).bytes(len(content))
+    file.write_bytes(junk)
+    assert "not a picture" in why(file)
+    file.write_bytes(content[:2] + junk[2:64] + content[64:])
+    assert any(word in why(file) for word in ("damaged", "not a picture", "cut off", "too many", "strip"))
+    middle = len(content) // 2
+    file.write_bytes(content[:middle] + junk[:40] + content[middle + 40 :])
+    assert not why(file) or "damaged" in why(file) or "cut off" in why(file)
+
+
+def test_heif_by_its_other_ending(tmp_path: Path) -> None:
+    (tmp_path / "a.HEIF").write_bytes(encoded("heic", picture(128, 96)))
+    found, image = take(identify(tmp_path, tmp_path / "a.HEIF"), tmp_path / "a.HEIF")
+    assert (found.refused, found.notes) == ("", ())
+    assert image is not None
 
 
 @pytest.mark.parametrize(
@@ -93,6 +111,11 @@ def test_a_decompression_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
     body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
     (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + body)
     assert "many" in why(tmp_path / "bomb.png")
+    (tmp_path / "bomb.gif").write_bytes(
+        b"GIF89a" + struct.pack("<HHBBB6x", 60_000, 60_000, 0x80, 0, 0)
+        + struct.pack("<cHHHHB", b",", 0, 0, 60_000, 60_000, 0) + b"\2\2\x44\1\0;"
+    )  # fmt: skip
+    assert "many" in why(tmp_path / "bomb.gif")
 
 
 @pytest.mark.parametrize(
@@ -120,17 +143,26 @@ def test_the_first_frame_of_an_animation(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "name"), [("CMYK", "a.jpg"), ("L", "a.jpg"), ("1", "a.png"), ("P", "a.png")]
-)
-def test_colour_modes_become_rgb(tmp_path: Path, mode: str, name: str) -> None:
-    image = read_photo(saved(tmp_path, name, picture(mode=mode)))
+    ("mode", "name", "note"),
+    [
+        ("CMYK", "a.jpg", "CMYK converted to sRGB"), ("L", "a.jpg", "greyscale"), ("1", "a.png", "greyscale"),
+        ("P", "a.png", ""), ("CMYK", "a.tif", "CMYK converted to sRGB"),
+        ("LA", "a.png", "greyscale; transparent parts made white"),
+    ],
+)  # fmt: skip
+def test_colour_modes_become_rgb(tmp_path: Path, mode: str, name: str, note: str) -> None:
+    file = saved(tmp_path, name, picture(mode=mode))
+    found, image = take(identify(tmp_path, file), file)
+    assert "; ".join(found.notes) == note
+    assert image is not None
     assert image.mode == "RGB"
     assert np.asarray(image).std() > 10
 
 
-def test_sixteen_bits_become_eight_without_clipping(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_sixteen_bits_become_eight_without_clipping(tmp_path: Path, name: str) -> None:
     ramp = np.linspace(0, 65535, 96 * 80).reshape(80, 96).astype(np.uint16)
-    pixels = np.asarray(read_photo(saved(tmp_path, "a.png", Image.fromarray(ramp))))
+    pixels = np.asarray(read_photo(saved(tmp_path, name, Image.fromarray(ramp))))
     assert pixels.min() == 0
     assert pixels.max() == 255
     assert abs(float(pixels.mean()) - 127.5) < 2
@@ -237,7 +269,8 @@ def test_special_files_are_not_opened(tmp_path: Path) -> None:
 def test_nested_folders_and_names(tmp_path: Path) -> None:
     (tmp_path / "день рождения" / "deep").mkdir(parents=True)
     (tmp_path / ".hidden").mkdir()
-    long = "ф" * 125 + ".png"
+    long = "ф" * 125 + "x.png"
+    assert len(long.encode()) == 255
     saved(tmp_path / "день рождения" / "deep", long)
     saved(tmp_path, "b.png")
     saved(tmp_path / ".hidden", "no.png")
@@ -246,6 +279,39 @@ def test_nested_folders_and_names(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_text("smiling", encoding="utf-8")
     files = list_files(tmp_path)
     assert [identify(tmp_path, file).source for file in files] == ["b.png", f"день рождения/deep/{long}"]
+
+
+@pytest.fixture
+def locked() -> Iterator[Path]:
+    """A folder with a file and a folder that this process, which is not root for once, cannot open."""
+    folder, root = Path(tempfile.mkdtemp()), os.geteuid() == 0
+    saved(folder, "a.png").chmod(0)
+    (folder / "inner").mkdir()
+    saved(folder / "inner", "b.png")
+    (folder / "inner").chmod(0)
+    folder.chmod(0o755)
+    if root:
+        os.seteuid(65534)
+    yield folder
+    if root:
+        os.seteuid(0)
+    (folder / "inner").chmod(0o700)
+    shutil.rmtree(folder)
+
+
+def test_what_cannot_be_opened_has_a_row(locked: Path) -> None:
+    rows = {file.name: identify(locked, file) for file in list_files(locked)}
+    assert "cannot be read" in rows["a.png"].refused
+    assert rows["inner"].refused == "a folder that cannot be opened"
+    assert not any(row.sha256 for row in rows.values())
+
+
+def test_a_file_that_goes_away_has_a_row(tmp_path: Path) -> None:
+    file = saved(tmp_path, "a.png")
+    found = identify(tmp_path, file)
+    file.unlink()
+    assert identify(tmp_path, file).refused == "cannot be read"
+    assert take(found, file)[0].refused
 
 
 def test_a_missing_folder_is_said(tmp_path: Path) -> None:

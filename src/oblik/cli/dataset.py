@@ -49,11 +49,14 @@ def command() -> None:
 @click.option(
     "--augment", type=click.IntRange(0, 8), metavar="N", help="Varied copies of each training photo."
 )
+@click.option(
+    "--flip", is_flag=True, help="Mirror half of the copies; refused while the face is not symmetric."
+)
 @click.option("--seed", type=int, default=0, help="Seed of the variations.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 @click.pass_obj
 def build(
-    settings: Settings, /, arguments: tuple[str, ...], quiet: bool, captions: str, seed: int,
+    settings: Settings, /, arguments: tuple[str, ...], quiet: bool, captions: str, seed: int, flip: bool,
     augment: int | None, class_images: int | Path | None, negatives: int | Path | None,
 ) -> None:  # fmt: skip
     """Build the next version of a dataset from the folder PHOTOS.
@@ -62,6 +65,8 @@ def build(
     """
     if len(arguments) > 2:
         raise click.UsageError("expected [PERSONA] PHOTOS")
+    if flip and not augment:
+        raise click.UsageError("--flip mirrors the copies of --augment N")
     from oblik import studio
     from oblik.cli import note
     from oblik.progress import RichProgress, SilentProgress
@@ -69,7 +74,7 @@ def build(
     slug, photos = (arguments[0], arguments[1]) if len(arguments) == 2 else (None, arguments[0])
     progress = SilentProgress() if quiet else RichProgress()
     note(studio.caution(settings, slug))
-    wishes = studio.DatasetWishes(captions, class_images, negatives, augment, seed)
+    wishes = studio.DatasetWishes(captions, class_images, negatives, augment, flip, seed)
     built = studio.build_dataset(settings, Path(photos), slug, wishes=wishes, progress=progress)
     _say(built)
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from oblik.datasets.manifest import Augmentation
 from oblik.errors import InvalidInput
+from oblik.photos.asymmetry import Asymmetry
 
 Image_HW3 = NDArray[np.uint8]
 Mask_HW = NDArray[np.uint8]
@@ -48,13 +49,10 @@ class Variation:
         )
 
 
-def refuse_flips(settings: Augmentation, *, symmetric: bool) -> None:
+def refuse_flips(settings: Augmentation, asymmetry: Asymmetry) -> None:
     """Raise InvalidInput when flips are asked for a face that was not measured to be symmetric."""
-    if settings.flip and not symmetric:
-        raise InvalidInput(
-            "this face cannot be mirrored: it is not known to be symmetric (a mole, a parting)",
-            hint="build without flips: oblik dataset build PHOTOS",
-        )
+    if settings.flip and not asymmetry.flips_allowed:
+        raise InvalidInput(asymmetry.sentence(), hint="leave --flip out: oblik dataset build PHOTOS")
 
 
 def draw(settings: Augmentation, sha256: str, number: int) -> tuple[Variation, np.random.Generator]:

@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oblik import __version__
+from oblik.datasets.augment import refuse_flips
 from oblik.datasets.buckets import Bucket, buckets_of_training, fit
-from oblik.datasets.curate import Candidate, Verdict, decide, examine, same_files
+from oblik.datasets.curate import Candidate, Verdict, decide, examine_all
 from oblik.datasets.decisions import DROP, KEEP, Decisions, Word, read_decisions, write_captions
 from oblik.datasets.edits import offer_captions, picked_up, with_captions
 from oblik.datasets.extras import Wishes, write_extras
@@ -39,11 +40,12 @@ from oblik.packs.manifest import Pack
 from oblik.paths import Home, atomic_write, latest_version, next_version, private_dir
 from oblik.personas.persona import Persona, Scope
 from oblik.personas.store import consent_sha256
-from oblik.photos.intake import Found, identify, list_files
+from oblik.photos.asymmetry import Asymmetry, measure_asymmetry
+from oblik.photos.coverage import FEWEST_PHOTOS, judge
+from oblik.photos.intake import Found, identify, list_files, read_original
 from oblik.progress import Progress
 
-MIN_USABLE = 8
-FORMAT = 2
+FORMAT = 3
 EMBEDDINGS = "faces.npz"
 TOOLS = ("pillow", "numpy", "opencv-python-headless", "imagehash")
 
@@ -68,7 +70,8 @@ def build_dataset(
     Raises:
         ConsentError: the consent does not cover portraits today.
         NotFound: no such folder.
-        InvalidInput: fewer than 8 usable photos, too few moments, or words that no caption may have.
+        InvalidInput: fewer than 8 usable photos, fewer than 40 that are much alike, too few moments, words
+            that no caption may have, or mirrored copies of a face whose sides differ.
         Conflict: another build was faster.
         BackendError: the disk is full.
     """
@@ -89,6 +92,9 @@ def build_dataset(
     buckets = buckets_of_training(pack.native_size_px, pack.side_multiple_px, pack.training)
     verdicts = _verdicts(files, found, stack, buckets, impostors_MD, decisions, progress)
     _require_enough(verdicts, photos_dir)
+    asymmetry = _asymmetry(verdicts)
+    augmentation = wishes.augmentation or Augmentation()
+    refuse_flips(augmentation, asymmetry)
     with building(datasets) as folder:
         photos = write_photos(folder, persona, verdicts, Desk(words, decisions, wishes, progress))
         require_held_out([photo.split for photo in photos])
@@ -97,7 +103,7 @@ def build_dataset(
             persona=persona.slug, version=next_version(datasets), trigger=persona.trigger,
             class_noun=persona.class_noun, created_at=now, consent_sha256=consent_sha256(persona.consent),
             face_stack=stack.name, short_side_px=pack.native_size_px, embeddings=EMBEDDINGS,
-            photos=photos, tools=tools, extras=extras, augmentation=wishes.augmentation or Augmentation(),
+            photos=photos, tools=tools, extras=extras, augmentation=augmentation, asymmetry=asymmetry,
             caption_source=wishes.source.name, synthetic=pack.synthetic,
         )  # fmt: skip
         _write_embeddings(folder / EMBEDDINGS, verdicts)
@@ -154,23 +160,14 @@ def _verdicts(
 ) -> list[Verdict]:  # fmt: skip
     done: dict[str, Verdict] = {}
     candidates: list[Candidate] = []
-    again = same_files(found)
-    with progress.stage("looking at photos", len(files)) as advance:
-        for file, one in zip(files, found, strict=True):
-            progress.check_cancelled()
-            if one.source in again:
-                done[one.source] = Verdict(
-                    one, Status.set_aside, f"the same file as {again[one.source]}", file
-                )
-            else:
-                seen, word = examine(one, file, stack), decisions.words.get(one.sha256)
-                if isinstance(seen, Verdict):
-                    done[one.source] = seen
-                elif word is not None and word.verdict == DROP:
-                    done[one.source] = _dropped(seen, word)
-                else:
-                    candidates.append(seen)
-            advance(note=one.source)
+    for seen in examine_all(files, found, stack, progress):
+        word = decisions.words.get(seen.found.sha256)
+        if isinstance(seen, Verdict):
+            done[seen.found.source] = seen
+        elif word is not None and word.verdict == DROP:
+            done[seen.found.source] = _dropped(seen, word)
+        else:
+            candidates.append(seen)
     decided, _ = decide(candidates, buckets, impostors_MD)
     decided = [_fitted(verdict, buckets) for verdict in _kept(decided, decisions)]
     done.update((verdict.found.source, verdict) for verdict in decided)
@@ -205,15 +202,27 @@ def _fitted(verdict: Verdict, buckets: Sequence[Bucket]) -> Verdict:
 
 
 def _require_enough(verdicts: Sequence[Verdict], photos_dir: Path) -> None:
-    usable = sum(verdict.status is Status.accepted for verdict in verdicts)
-    if usable >= MIN_USABLE:
+    usable = [verdict.attributes for verdict in verdicts if verdict.status is Status.accepted]
+    enough = judge(usable)
+    if enough.ok:
         return
+    hint = (
+        f"add clear photos of other days and places to {photos_dir}, 40 are best, and run the command again"
+    )
+    if len(usable) >= FEWEST_PHOTOS:
+        raise InvalidInput(enough.sentence, hint=hint)
     reasons = Counter(v.reason.split(" (")[0].split(" as ")[0] for v in verdicts if v.reason)
     why = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(4))
     raise InvalidInput(
-        f"only {usable} of {len(verdicts)} files can be used and {MIN_USABLE} are needed"
+        f"only {len(usable)} of {len(verdicts)} files can be used and {FEWEST_PHOTOS} are needed"
         + (f" ({why})" if why else ""),
-        hint=f"add clear photos of this person, 40 are best, to {photos_dir} and run the command again",
+        hint=hint,
+    )
+
+
+def _asymmetry(verdicts: Sequence[Verdict]) -> Asymmetry:
+    return measure_asymmetry(
+        [v.level for v in verdicts if v.status is Status.accepted and v.level is not None]
     )
 
 
@@ -243,4 +252,4 @@ def _keep_originals(vault: Path, verdicts: Sequence[Verdict]) -> None:
         if verdict.status is Status.accepted and verdict.file is not None:
             kept = vault / f"{verdict.found.sha256}{verdict.file.suffix.lower()}"
             if not kept.exists():
-                atomic_write(kept, verdict.file.read_bytes())
+                atomic_write(kept, read_original(verdict.file))

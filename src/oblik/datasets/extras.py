@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from oblik.datasets.augment import refuse_flips, vary
+from oblik.datasets.augment import vary
 from oblik.datasets.buckets import Bucket
 from oblik.datasets.manifest import Augmentation, Extra, Kind, Photo, Split, Status
 from oblik.datasets.regularisation import Painter, Stranger, from_folder, painted
@@ -35,8 +35,7 @@ class Wishes:
     """How a dataset is to be built, where the user has a choice.
 
     None for ``class_images``, ``negatives`` and ``augmentation`` is what the pack's ``training`` table says,
-    else none. ``others`` are the triggers of the other personas; ``symmetric`` is True once the face was
-    measured to be so.
+    else none. ``others`` are the triggers of the other personas.
     """
 
     source: CaptionSource = field(default_factory=Beside)
@@ -45,18 +44,15 @@ class Wishes:
     negatives: Wanted | None = None
     augmentation: Augmentation | None = None
     painter: Painter | None = None
-    symmetric: bool = False
 
     def of(self, pack: Pack) -> Wishes:
-        """The same with the pack's advice where nothing was wished. Raises InvalidInput for a flip."""
+        """The same with the pack's advice where nothing was wished."""
         advised = pack.training
-        augmentation = self.augmentation or Augmentation(**advised.get("augmentation", {}))
-        refuse_flips(augmentation, symmetric=self.symmetric)
         return Wishes(
-            source=self.source, others=self.others, augmentation=augmentation, painter=self.painter,
+            source=self.source, others=self.others, painter=self.painter,
+            augmentation=self.augmentation or Augmentation(**advised.get("augmentation", {})),
             class_images=advised.get(CLASS_IMAGES, 0) if self.class_images is None else self.class_images,
             negatives=advised.get(NEGATIVES, 0) if self.negatives is None else self.negatives,
-            symmetric=self.symmetric,
         )  # fmt: skip
 
     def fingerprint(self) -> list[object]:

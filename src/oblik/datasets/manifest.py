@@ -15,8 +15,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from oblik.errors import InvalidInput, NotFound
+from oblik.photos.asymmetry import Asymmetry
 
 MANIFEST = "dataset.json"
+NOTE = "note"
+"""The attribute that holds what a person should know about a photo; never a word of a caption."""
 
 
 class Status(str, Enum):
@@ -112,8 +115,8 @@ class Photo(BaseModel):
 class Dataset(BaseModel):
     """All photos of one version. ``embeddings`` names an .npz: source_sha256 -> (D,) unit vector.
 
-    ``files`` is the hash of every file of the version but this one. ``synthetic``: the face stack knows only
-    rendered people.
+    ``files`` is the hash of every file of the version but this one. ``asymmetry`` says whether the face may
+    be mirrored. ``synthetic``: the face stack knows only rendered people.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -131,6 +134,7 @@ class Dataset(BaseModel):
     tools: dict[str, str] = Field(default_factory=dict)
     extras: list[Extra] = Field(default_factory=list)
     augmentation: Augmentation = Augmentation()
+    asymmetry: Asymmetry | None = None
     caption_source: str = "words"
     synthetic: bool = False
     files: dict[str, str] = Field(default_factory=dict)

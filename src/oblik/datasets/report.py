@@ -11,14 +11,15 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from oblik.datasets.manifest import Dataset, Extra, Kind, Photo, Split, Status
+from oblik.datasets.manifest import NOTE, Dataset, Extra, Kind, Photo, Split, Status
 from oblik.datasets.report_charts import bars, turns
 from oblik.datasets.report_style import STYLE
 from oblik.images import data_uri
 from oblik.paths import atomic_write
-from oblik.photos.coverage import WANTED_VIEWS, Coverage, advice, cover
+from oblik.photos.coverage import WANTED_VIEWS, Coverage, advice, cover, judge
 
 LONGEST_PX, SMALL_PX, SAMPLES = 288, 168, 12
+PLACES = 6
 SPLITS = {
     Split.train: ("Training", "These teach the LoRA."),
     Split.validation: ("Validation", "Never trained on: they choose the checkpoint and measure likeness."),
@@ -43,12 +44,16 @@ def write_report(folder: Path, dataset: Dataset) -> Path:
 
 def render_report(folder: Path, dataset: Dataset) -> str:
     """The page as text."""
-    coverage = cover([photo.attributes for photo in dataset.accepted()])
+    shown = [photo.attributes for photo in dataset.accepted()]
+    coverage = cover(shown)
     parts = {
-        "next": _next(advice(coverage)),
+        "next": _next(judge(shown).sentence, advice(coverage)),
         "coverage": _coverage(dataset, coverage),
         "photos": "".join(_sheet(folder, split, dataset.accepted(split)) for split in SPLITS),
         "moments": _moments(folder, dataset),
+        "flagged": _why(folder, "Worth a look",
+                        "In the dataset all the same. <code>oblik dataset drop</code> takes one out.",
+                        [photo for photo in dataset.accepted() if NOTE in photo.attributes]),
         "aside": _why(folder, "Set aside",
                       "Readable, and kept out. Nothing was deleted. "
                       "<code>oblik dataset keep</code> takes one in.",
@@ -103,25 +108,29 @@ def _summary(dataset: Dataset) -> str:
 def _links(parts: Mapping[str, str]) -> str:
     names = {
         "next": "What to photograph next", "coverage": "Coverage", "photos": "Photos",
-        "moments": "Same moments", "aside": "Set aside", "unusable": "Could not be used",
-        "decisions": "Your decisions", "extras": "Other pictures",
+        "moments": "Same moments", "flagged": "Worth a look", "aside": "Set aside",
+        "unusable": "Could not be used", "decisions": "Your decisions",
+        "extras": "Other pictures",
     }  # fmt: skip
     links = "".join(f'<a href="#{name}">{names[name]}</a>' for name, part in parts.items() if part)
     return f"<nav>{links}</nav>"
 
 
-def _next(sentences: Sequence[str]) -> str:
+def _next(enough: str, sentences: Sequence[str]) -> str:
+    title = f"<h2>What to photograph next</h2><p class=soft>{escape(enough)}"
     if not sentences:
-        return "<h2>What to photograph next</h2><p class=soft>Nothing is missing.</p>"
+        return f"{title} Nothing is missing.</p>"
     items = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
-    return f"<h2>What to photograph next</h2><ul class=next>{items}</ul>"
+    return f"{title}</p><ul class=next>{items}</ul>"
 
 
 def _coverage(dataset: Dataset, coverage: Coverage) -> str:
     photos = dataset.accepted()
+    places = {f"place {number}": n for number, n in enumerate(coverage.backdrops[:PLACES], 1)}
     tables = {
-        "View": coverage.views, "Light": coverage.light, "Framing": _counted(photos, "framing"),
+        "View": coverage.views, "Nod": coverage.pitch, "Light": coverage.light, "Shown": coverage.shown,
         "Expression": coverage.expression, "Scene": coverage.scene, "Worn": coverage.worn,
+        "Background": places,
     }  # fmt: skip
     said = {name: table for name, table in tables.items() if set(table) - {"not said"}}
     cards = "".join(
@@ -131,17 +140,12 @@ def _coverage(dataset: Dataset, coverage: Coverage) -> str:
     )
     turned = [(p.flags["yaw_deg"], p.split.value) for p in photos if p.split and "yaw_deg" in p.flags]
     strip = f'<div class="card wide"><h3>Turn of the head</h3>{turns(turned)}</div>' if turned else ""
+    mirror = f"<p class=soft>{escape(dataset.asymmetry.sentence())}</p>" if dataset.asymmetry else ""
     return (
-        "<h2>What the photos show</h2><p class=soft>Views and light are measured; the rest is what captions "
-        f"say. A dashed frame is how many there should be.</p><div class=three>{strip}{cards}</div>"
+        "<h2>What the photos show</h2><p class=soft>Views, nods, light, how much is shown and backgrounds "
+        "are measured in the whole photo; the rest is what captions say. A dashed frame is how many there "
+        f"should be.</p><div class=three>{strip}{cards}</div>{mirror}"
     )
-
-
-def _counted(photos: Sequence[Photo], key: str) -> dict[str, int]:
-    words = [photo.attributes[key] for photo in photos if key in photo.attributes]
-    return {
-        word: words.count(word) for word in sorted(set(words), key=lambda word: (-words.count(word), word))
-    }
 
 
 def _sheet(folder: Path, split: Split, photos: Sequence[Photo]) -> str:
@@ -219,8 +223,11 @@ def _why(folder: Path, title: str, line: str, photos: Sequence[Photo]) -> str:
 def _reason(folder: Path, photo: Photo) -> str:
     reason, _, numbers = (photo.reason[:1].upper() + photo.reason[1:]).partition(" (")
     details = [photo.source, *([numbers.rstrip(")")] if numbers else [])]
+    details += [photo.attributes[NOTE]] if NOTE in photo.attributes else []
     details += [photo.decision] if photo.decision and photo.decision not in photo.reason else []
-    caption = f"<b>{escape(reason)}</b>" + "".join(f"<span>{escape(line)}</span>" for line in details)
+    caption = (f"<b>{escape(reason)}</b>" if reason else "") + "".join(
+        f"<span>{escape(line)}</span>" for line in details
+    )
     return f"<figure>{_picture(folder, photo)}<figcaption>{caption}</figcaption></figure>"
 
 

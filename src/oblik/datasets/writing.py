@@ -22,7 +22,7 @@ from oblik.datasets.captions import check_caption
 from oblik.datasets.curate import Verdict
 from oblik.datasets.decisions import KEEP, Decisions
 from oblik.datasets.extras import Wishes
-from oblik.datasets.manifest import Photo, Split, Status
+from oblik.datasets.manifest import NOTE, Photo, Split, Status
 from oblik.datasets.sources import Captioned, Picture, caption_of
 from oblik.datasets.splits import Item, split_items
 from oblik.datasets.words import descriptors_in
@@ -33,7 +33,7 @@ from oblik.images import save_clean_png
 from oblik.paths import atomic_write, sha256_file
 from oblik.personas.persona import Persona
 from oblik.photos.intake import Found, read_photo
-from oblik.photos.quality import hardness, light_words, view_words
+from oblik.photos.quality import hardness, view_words
 from oblik.progress import Progress
 
 CLOSE_UP, HALF_LENGTH = 0.172, 0.115
@@ -99,8 +99,7 @@ def _row(verdict: Verdict, decisions: Decisions) -> Photo:
     flags = verdict.quality.numbers() if verdict.quality else {}
     if verdict.face is not None:
         flags |= {"identity_cosine": round(verdict.cosine, 4), "faces": float(verdict.faces)}
-    notes = {"note": "; ".join(verdict.found.notes)} if verdict.found.notes else {}
-    words = {**view_words(verdict.quality), **light_words(verdict.quality)} if verdict.quality else {}
+    notes = {NOTE: "; ".join(verdict.found.notes)} if verdict.found.notes else {}
     decision = ""
     if word := decisions.words.get(verdict.found.sha256):
         in_vain = word.verdict == KEEP and verdict.status is not Status.accepted
@@ -108,7 +107,7 @@ def _row(verdict: Verdict, decisions: Decisions) -> Photo:
     return Photo(
         source=verdict.found.source, source_sha256=verdict.found.sha256, status=verdict.status,
         reason=verdict.reason, decision=decision, group=verdict.group, flags=flags,
-        attributes={**words, **notes},
+        attributes={**verdict.attributes, **notes},
     )  # fmt: skip
 
 

@@ -1,29 +1,27 @@
 """A folder of files nobody vouches for, one readable picture at a time.
 
-In: a folder. Out: for every file a `Found`: its name, its hash, and either what can be said about it
-or the reason, in words, why it is refused; and `read_photo`, its pixels: upright, sRGB, 8-bit, without
-metadata. Nothing outside the folder is read, nothing in it is changed. Knows nothing of faces.
-Not guaranteed: Pillow's decoders are trusted not to be exploitable; formats are limited to those below.
+In: a folder, with folders and zip archives in it. Out: for every file a `Found`: its name, its hash, and
+either what can be said about it or the reason, in words, why it is refused; its pixels; its bytes. Nothing
+outside the folder is read, nothing in it is changed. Knows nothing of faces.
 """
 
 from __future__ import annotations
 
-import io
+import hashlib
 import os
 import stat
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from oblik.errors import NotFound
 from oblik.paths import sha256_file
+from oblik.photos.archives import OTHER_ARCHIVES, archive_of, is_archive, open_archive, read_entry
+from oblik.photos.pixels import decode, open_picture, quiet
 
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "HEIF", "AVIF")
 SUFFIXES = {
     "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"}, "MPO": {".jpg", ".jpeg", ".mpo"}, "PNG": {".png"},
     "WEBP": {".webp"}, "TIFF": {".tif", ".tiff"}, "BMP": {".bmp"}, "GIF": {".gif"},
@@ -34,12 +32,15 @@ MAX_PIXELS = 120_000_000
 MAX_BYTES = 300_000_000
 MIN_SIDE_PX = 64
 MAX_RATIO = 6.0
-DATE_TIME_ORIGINAL, DATE_TIME, SUBSEC, EXIF_IFD = 0x9003, 0x0132, 0x9291, 0x8769
+DATE_TIME_ORIGINAL, DATE_TIME, SUBSEC, FOCAL_35MM, EXIF_IFD = 0x9003, 0x0132, 0x9291, 0xA405, 0x8769
 
 
 @dataclass(frozen=True)
 class Found:
-    """One file. ``refused`` is empty for a usable one; sizes are upright; ``notes`` are for a person."""
+    """One file. ``refused`` is empty for a usable one; sizes are upright; ``notes`` are for a person.
+
+    ``focal_35mm`` is the focal length on a 36 x 24 mm frame, 0 where the camera did not say.
+    """
 
     source: str
     sha256: str
@@ -48,99 +49,114 @@ class Found:
     height_px: int = 0
     captured_at: datetime | None = None
     notes: tuple[str, ...] = ()
+    focal_35mm: float = 0.0
 
 
 def list_files(folder: Path) -> list[Path]:
-    """Every file below ``folder``, by name; hidden files, captions and notes left out; links not followed.
+    """Every file below ``folder`` and in its archives, by name; hidden files, captions and notes left out.
+
+    Links are listed and not followed; a folder or an archive that cannot be read stands for itself.
 
     Raises:
         NotFound: there is no such folder.
     """
     if not folder.is_dir():
         raise NotFound(f"there is no folder {folder}", hint="give the folder that holds the photos")
-    found: list[Path] = []
-    for here, folders, files in os.walk(folder):
-        linked = [name for name in folders if (Path(here) / name).is_symlink()]
-        folders[:] = [name for name in folders if name not in linked and not name.startswith(".")]
-        found += [Path(here) / name for name in files + linked if not name.startswith(".")]
+    found = [place for file in _walk(folder) for place in _opened_up(file)]
     return sorted(
         (file for file in found if file.suffix.lower() not in SIDECARS),
         key=lambda file: file.relative_to(folder).as_posix(),
     )
 
 
+def _walk(folder: Path) -> Iterator[Path]:
+    locked: list[Path] = []
+    for here, folders, files in os.walk(
+        folder, onerror=lambda problem: locked.append(Path(problem.filename))
+    ):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        linked = [name for name in folders if (Path(here) / name).is_symlink()]
+        yield from (Path(here) / name for name in [*files, *linked] if not name.startswith("."))
+    yield from locked
+
+
+def _opened_up(file: Path) -> list[Path]:
+    """The entries of an archive, as paths; anything else, and an archive that is refused, is itself."""
+    if not is_archive(file):
+        return [file]
+    return [file / name for name in open_archive(file).entries] or [file]
+
+
 def identify(folder: Path, file: Path) -> Found:
     """Name and hash of one file, or why it is refused without looking into it."""
     source = _printable(file.relative_to(folder).as_posix())
-    reason = _refuse_file(folder, file)
+    packed = archive_of(file)
+    reason = _refuse_entry(*packed) if packed else _refuse_file(folder, file)
     if reason:
         return Found(source, "", refused=reason)
     try:
-        return Found(source, sha256_file(file))
+        digest = hashlib.sha256(read_entry(*packed)).hexdigest() if packed else sha256_file(file)
     except OSError as problem:
-        return Found(source, "", refused=f"cannot be read: {problem.strerror}")
+        return Found(source, "", refused=f"cannot be read: {problem.strerror or problem}")
+    return Found(source, digest)
+
+
+def read_original(file: Path) -> bytes:
+    """The bytes of a listed file, also of one that lies in an archive.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    packed = archive_of(file)
+    return read_entry(*packed) if packed else file.read_bytes()
 
 
 def take(found: Found, file: Path, *, short_side_px: int | None = None) -> tuple[Found, Image.Image | None]:
     """What can be said about an identified file, and its pixels (see `read_photo`) unless it is refused."""
+    with quiet():
+        return take_aloud(found, file, short_side_px=short_side_px)
+
+
+def take_aloud(
+    found: Found, file: Path, *, short_side_px: int | None = None
+) -> tuple[Found, Image.Image | None]:
+    """`take` for use in threads: whoever started them has entered `quiet`."""
     if found.refused:
         return found, None
     try:
-        with _opened(file) as image:
+        with open_picture(_source(file)) as image:
             reason = _refuse_size(*image.size)
             if reason:
                 return replace(found, refused=reason), None
-            width_px, height_px = _upright_size(image)
-            known = replace(
-                found, width_px=width_px, height_px=height_px,
-                captured_at=_captured_at(image), notes=tuple(_notes(image, file)),
-            )  # fmt: skip
-            return known, _pixels(image, short_side_px)
+            notes = tuple(_notes(image, file))
+            captured_at, focal_35mm = _captured_at(image), _focal_35mm(image)
+            decoded = decode(image, short_side_px)
     except Exception as problem:  # decoders raise whatever a damaged file makes them raise
         return replace(found, refused=_in_words(problem)), None
+    known = replace(
+        found, width_px=decoded.width_px, height_px=decoded.height_px, captured_at=captured_at, notes=notes,
+        focal_35mm=focal_35mm,
+    )  # fmt: skip
+    return known, decoded.image
 
 
 def read_photo(file: Path, *, short_side_px: int | None = None) -> Image.Image:
     """The pixels: upright, RGB in sRGB, alpha on white, the first frame; no metadata at all.
 
-    ``short_side_px`` asks for no more than is needed: a JPEG is then decoded at the smallest scale
-    whose short side is at least that long, and any picture is reduced to it.
+    ``short_side_px`` asks for no more than is needed (see `decode`).
     """
-    with _opened(file) as image:
-        return _pixels(image, short_side_px)
+    with quiet(), open_picture(_source(file)) as image:
+        return decode(image, short_side_px).image
 
 
-def _pixels(image: Image.Image, short_side_px: int | None) -> Image.Image:
-    if short_side_px is not None:
-        image.draft("RGB", (short_side_px, short_side_px))
-    image.load()
-    profile = image.info.get("icc_profile")
-    upright = ImageOps.exif_transpose(image)
-    rgb = _to_rgb(upright, profile if isinstance(profile, bytes) else None)
-    if short_side_px is not None and min(rgb.size) > short_side_px:
-        ratio = short_side_px / min(rgb.size)
-        size = (round(rgb.width * ratio), round(rgb.height * ratio))
-        rgb = rgb.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
-    clean = Image.new("RGB", rgb.size)
-    clean.paste(rgb)
-    return clean
+def _source(file: Path) -> Path | bytes:
+    packed = archive_of(file)
+    return read_entry(*packed) if packed else file
 
 
-def _opened(file: Path) -> Image.Image:
-    formats = _formats()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return Image.open(file, formats=formats)
-
-
-def _formats() -> list[str]:
-    """Those of FORMATS that this Pillow decodes, HEIC included."""
-    if "HEIF" not in Image.OPEN:
-        import pillow_heif
-
-        Image.init()
-        pillow_heif.register_heif_opener()
-    return [name for name in FORMATS if name in Image.OPEN]
+def _refuse_entry(archive: Path, name: str) -> str:
+    entry = open_archive(archive).entries.get(name)
+    return entry.refused if entry else "no longer in the archive"
 
 
 def _refuse_file(folder: Path, file: Path) -> str:
@@ -153,10 +169,16 @@ def _refuse_file(folder: Path, file: Path) -> str:
         status = file.stat()
     except (OSError, RuntimeError):
         return "cannot be read"
+    if stat.S_ISDIR(status.st_mode):
+        return "a folder that cannot be opened"
     if not stat.S_ISREG(status.st_mode):
         return "not a file"
     if status.st_size == 0:
         return "the file is empty (0 bytes)"
+    if is_archive(file):
+        return open_archive(file).refused or "an archive with nothing in it"
+    if file.suffix.lower() in OTHER_ARCHIVES:
+        return "an archive of a kind that is not opened; unpack it, or pack it as zip"
     if status.st_size > MAX_BYTES:
         return f"the file is too large ({status.st_size // 1_000_000} MB, at most {MAX_BYTES // 1_000_000})"
     return ""
@@ -209,35 +231,12 @@ def _captured_at(image: Image.Image) -> datetime | None:
         return None
 
 
-def _upright_size(image: Image.Image) -> tuple[int, int]:
-    turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-    return (image.height, image.width) if turned else image.size
-
-
-def _to_rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    if image.mode.startswith(("I", "F")):
-        image = _eight_bit(image)
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        layers = image.convert("RGBA")
-        image = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        image.alpha_composite(layers)
-        image = image.convert("RGB")
-    if profile and image.mode in ("RGB", "CMYK", "L"):
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            target = ImageCms.createProfile("sRGB")
-            return ImageCms.profileToProfile(image, source, target, outputMode="RGB") or image.convert("RGB")
-        except (ImageCms.PyCMSError, OSError, ValueError):
-            pass  # a broken profile: the numbers are taken as sRGB
-    return image.convert("RGB")
-
-
-def _eight_bit(image: Image.Image) -> Image.Image:
-    values = np.asarray(image, dtype=np.float64)
-    top = 65535.0 if image.mode.startswith("I") and values.max() > 255 else max(float(values.max()), 1.0)
-    if image.mode == "F" and top <= 1.0:
-        top = 1.0
-    return Image.fromarray(np.clip(values / top * 255.0, 0, 255).round().astype(np.uint8))
+def _focal_35mm(image: Image.Image) -> float:
+    try:
+        value = float(image.getexif().get_ifd(EXIF_IFD).get(FOCAL_35MM) or 0.0)
+    except (ValueError, KeyError, TypeError, SyntaxError, OSError, ZeroDivisionError):
+        return 0.0
+    return value if 4.0 <= value <= 2000.0 else 0.0
 
 
 def _printable(name: str) -> str:

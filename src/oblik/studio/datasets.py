@@ -37,6 +37,7 @@ class DatasetWishes:
     class_images: int | Path | None = None
     negatives: int | Path | None = None
     augment: int | None = None
+    flip: bool = False
     seed: int = 0
 
 
@@ -190,7 +191,9 @@ def _wishes(
     return Wishes(
         source=open_source(asked.captions, **options), others=others,
         class_images=asked.class_images, negatives=asked.negatives,
-        augmentation=None if asked.augment is None else Augmentation(copies=asked.augment, seed=asked.seed),
+        augmentation=None if asked.augment is None else Augmentation(
+            copies=asked.augment, flip=asked.flip, seed=asked.seed
+        ),
         painter=painter_of(pack, lambda: open_engine(device=settings.device), home=home_of(settings),
                            progress=progress, now=now()),
     )  # fmt: skip
