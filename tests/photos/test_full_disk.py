@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -14,6 +13,8 @@ import pytest
 from PIL import Image
 
 from oblik.images import save_clean_png
+
+resource = pytest.importorskip("resource", reason="limits files as POSIX systems do")
 
 
 def noise(seed: int, side: int = 160) -> Image.Image:
