@@ -19,8 +19,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -109,7 +111,8 @@ def measure_speed(stack: FaceStack, impostors_MD: NDArray[np.float32], photos: i
     """Decode, then take in and decide upon, the same files."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_large(folder, photos)
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as other:  # its memory is not counted
+            other.submit(write_large, folder, photos).result()
         files = list_files(folder)
         started_s = time.perf_counter()
         for file in files:

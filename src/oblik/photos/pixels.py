@@ -90,7 +90,7 @@ def _reduced(image: Image.Image, short_side_px: int | None) -> Image.Image:
         return image
     ratio = short_side_px / min(image.size)
     size = (max(1, round(image.width * ratio)), max(1, round(image.height * ratio)))
-    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
+    return image.resize(size, Image.Resampling.HAMMING, reducing_gap=2.0)
 
 
 def _to_rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
