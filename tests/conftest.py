@@ -18,6 +18,7 @@ for _name, _value in {
     "MPLBACKEND": "Agg",
     "COLUMNS": "100",
     "NO_COLOR": "1",
+    "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring",
 }.items():
     os.environ.setdefault(_name, _value)
 for _name in [name for name in os.environ if name.startswith("OBLIK_")]:

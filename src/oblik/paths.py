@@ -49,6 +49,10 @@ class PersonaHome:
     def gallery(self) -> Path:
         return self.root / "gallery"
 
+    @property
+    def token(self) -> Path:
+        return self.root / "token.json"
+
 
 @dataclass(frozen=True)
 class Home:

@@ -39,7 +39,7 @@ def make(world: World, *, token: bool = True, name: str = "v001") -> Path:
 
 def measured(world: World, folder: Path, without_token: Path | None = None) -> LikenessReport:
     return measure(
-        world.persona, folder, ruler_of(world), progress=SilentProgress(), now=world.now,
+        world.persona, folder, ruler_of(world), home=world.home, progress=SilentProgress(), now=world.now,
         without_token=without_token,
     )  # fmt: skip
 
@@ -106,4 +106,4 @@ def test_measuring_needs_consent(world: World) -> None:
     folder, ruler = make(world), ruler_of(world)
     stranger = world.sign("other", scopes=frozenset({Scope.voice}))
     with pytest.raises(ConsentError):
-        measure(stranger, folder, ruler, progress=SilentProgress(), now=world.now)
+        measure(stranger, folder, ruler, home=world.home, progress=SilentProgress(), now=world.now)

@@ -36,8 +36,8 @@ def story(world: World) -> Story:
         )  # fmt: skip
     ruler = open_ruler(world.persona, home=world.home, pack=world.pack, stack=world.stack)
     report = measure(
-        world.persona, gallery / "portraits", ruler, progress=SilentProgress(), now=world.now,
-        without_token=gallery / "without_token",
+        world.persona, gallery / "portraits", ruler, home=world.home, progress=SilentProgress(),
+        now=world.now, without_token=gallery / "without_token",
     )  # fmt: skip
     strangers = pictures_in(gallery / "without_token")
     scores = dict(zip(strangers, ruler.score(strangers, SilentProgress()), strict=True))

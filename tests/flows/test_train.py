@@ -8,8 +8,11 @@ import pytest
 
 from oblik.errors import ConsentError, InvalidInput, JobCancelled, NotFound
 from oblik.flows.train import TrainOrder, config_for, latest_artifact, train
+from oblik.personas.amend import revoked
 from oblik.personas.persona import Scope
-from oblik.progress import SilentProgress
+from oblik.personas.store import PersonaStore
+from oblik.progress import Progress, SilentProgress
+from oblik.training.trainer import TrainRequest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,6 +44,29 @@ def test_consent_comes_first(world: World) -> None:
     with pytest.raises(ConsentError):
         run(world)
     assert world.trainer.requests == []
+
+
+def test_a_training_stops_at_the_step_after_the_consent_was_revoked(world: World) -> None:
+    world.dataset()
+    store, steps = PersonaStore(world.home), []
+
+    class Slow:
+        def train(self, request: TrainRequest, progress: Progress) -> Path:
+            for step in range(10):
+                steps.append(step)
+                if step == 3:
+                    store.save(revoked(request.persona, world.now.date()))
+                progress.check_cancelled()
+            raise AssertionError("it went on to the end")
+
+    with pytest.raises(ConsentError, match="revoked"):
+        train(
+            world.persona, TrainOrder(), home=world.home, pack=world.pack, trainer=Slow(),
+            progress=SilentProgress(), now=world.now,
+        )  # fmt: skip
+    assert steps == [0, 1, 2, 3]
+    with pytest.raises(ConsentError, match="revoked"):
+        run(world)
 
 
 def test_without_a_dataset_the_hint_builds_one(world: World) -> None:

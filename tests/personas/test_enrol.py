@@ -8,27 +8,30 @@ from pathlib import Path
 import pytest
 
 from oblik.errors import ConsentError, InvalidInput
-from oblik.paths import Home
+from oblik.paths import Home, PersonaHome
 from oblik.personas.enrol import (
     keep_document,
     make_persona,
+    read_document,
     require_consent,
     signed_consent,
     synthetic_consent,
 )
+from oblik.personas.permission import permit
 from oblik.personas.persona import Scope
+from oblik.personas.vault import Vault
 
 TODAY = date(2026, 6, 1)
 NOW = datetime(2026, 6, 1, tzinfo=timezone.utc)
 
 
 def test_nothing_given_is_no_consent() -> None:
-    assert signed_consent(None, None, "portraits") is None
+    assert signed_consent(None, None) is None
     with pytest.raises(ConsentError, match="without the person's consent"):
         require_consent(None, None, TODAY)
 
 
-@pytest.mark.parametrize(("by", "on"), [("Subject", None), (None, TODAY), ("  ", TODAY)])
+@pytest.mark.parametrize(("by", "on"), [("Subject", None), (None, TODAY), ("  ", TODAY), (None, None)])
 def test_half_a_record_is_refused(by: str | None, on: date | None) -> None:
     with pytest.raises(ConsentError):
         signed_consent(by, on, "portraits")
@@ -44,19 +47,20 @@ def test_a_signed_consent_needs_its_document(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scopes", "expires", "today"),
-    [
-        ("chat", None, TODAY),
-        ("portraits", date(2026, 6, 2), date(2026, 6, 3)),
-        ("portraits", None, date(2026, 5, 1)),
-    ],
+    ("expires", "today"), [(date(2026, 6, 2), date(2026, 6, 3)), (None, date(2026, 5, 1))]
 )
-def test_a_consent_that_does_not_hold_today_is_refused(
-    scopes: str, expires: date | None, today: date
-) -> None:
-    consent = signed_consent("Subject", TODAY, scopes, expires_on=expires)
+def test_a_consent_that_does_not_hold_today_is_refused(expires: date | None, today: date) -> None:
+    consent = signed_consent("Subject", TODAY, "portraits", expires_on=expires)
     with pytest.raises(ConsentError):
         require_consent(consent, Path("paper.pdf"), today)
+
+
+def test_somebody_may_allow_their_voice_and_no_pictures(home: Home) -> None:
+    consent = require_consent(signed_consent("Subject", TODAY, "voice"), Path("paper.pdf"), TODAY)
+    made = make_persona("subject", consent, NOW, trigger=None, descriptors={})
+    permit(made, "voice", home=home, now=NOW)
+    with pytest.raises(ConsentError, match="does not cover 'portraits'"):
+        permit(made, "train", home=home, now=NOW)
 
 
 def test_an_unknown_scope_is_named() -> None:
@@ -91,23 +95,35 @@ def test_descriptors_are_plain_words() -> None:
             make_persona("subject", synthetic_consent(TODAY), NOW, trigger=None, descriptors=bad)
 
 
-def test_the_document_is_copied_and_hashed(tmp_path: Path) -> None:
+def test_the_document_goes_into_the_vault_and_nowhere_else(tmp_path: Path) -> None:
     paper = tmp_path / "Consent Subject.PDF"
     paper.write_bytes(b"%PDF-1.4 signed")
     made = make_persona("subject", synthetic_consent(TODAY), NOW, trigger=None, descriptors={})
-    kept = keep_document(made, paper, Home(tmp_path / "home"))
-    assert kept.consent.document is not None
-    copy = tmp_path / "home" / "personas" / "subject" / kept.consent.document
-    assert copy.read_bytes() == b"%PDF-1.4 signed"
-    assert kept.consent.document_sha256 is not None
-    assert copy.stem == kept.consent.document_sha256[:20]
+    home = PersonaHome(tmp_path / "home" / "subject")
+    vault = Vault.open(home, made)
+    kept = keep_document(made, read_document(paper), vault).consent
+    assert kept.document_sha256 is not None
+    assert vault.get(kept.document_sha256) == b"%PDF-1.4 signed"
+    assert (home.root / str(kept.document)).is_file()
+    assert [entry.name for entry in vault.entries()] == ["consent (application/pdf)"]
+    for file in home.root.rglob("*"):
+        assert not file.is_file() or b"signed" not in file.read_bytes()
 
 
 @pytest.mark.parametrize("content", [b"", b"just text", b"MZ program"])
 def test_a_document_that_is_no_document_is_refused(tmp_path: Path, content: bytes) -> None:
     paper = tmp_path / "consent.pdf"
     paper.write_bytes(content)
-    made = make_persona("subject", synthetic_consent(TODAY), NOW, trigger=None, descriptors={})
     with pytest.raises(InvalidInput, match="not a PDF, JPEG or PNG"):
-        keep_document(made, paper, Home(tmp_path / "home"))
-    assert not (tmp_path / "home").exists()
+        read_document(paper)
+
+
+def test_a_minor_needs_a_guardian() -> None:
+    alone = signed_consent("Subject", TODAY, "portraits", minor=True)
+    with pytest.raises(ConsentError, match="minor") as refused:
+        require_consent(alone, Path("paper.pdf"), TODAY)
+    assert "--guardian" in refused.value.hint
+    kept = signed_consent("Subject", TODAY, "portraits", guardian="Parent")
+    assert kept is not None
+    assert kept.minor
+    assert require_consent(kept, Path("paper.pdf"), TODAY) == kept

@@ -16,7 +16,7 @@ from oblik.personas.persona import Consent, Persona, Scope
 from oblik.personas.store import PersonaStore, consent_sha256
 
 CONSENT = Consent(
-    kind="signed", signed_by='Subject "Ann" Petrova\n№ 1', signed_on=date(2026, 1, 31),
+    kind="signed", signed_by='Subject "S" Персона\n№ 1', signed_on=date(2026, 1, 31),
     scopes=frozenset({Scope.portraits, Scope.chat, Scope.voice}), expires_on=date(2028, 1, 31),
 )  # fmt: skip
 

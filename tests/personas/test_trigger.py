@@ -9,7 +9,16 @@ import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from oblik.errors import InvalidInput, NotFound, TokenBroken
-from oblik.personas.trigger import check, default_trigger, reserve, token_ids, write_tokenizer
+from oblik.personas.trigger import (
+    borrow,
+    check,
+    default_trigger,
+    read_proof,
+    reserve,
+    token_ids,
+    write_proof,
+    write_tokenizer,
+)
 
 SPLIT = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
@@ -93,6 +102,10 @@ def test_a_word_of_the_vocabulary_is_refused(folder: Path, word: str) -> None:
         ("qwzsubject", "qwzsubjec"),
         ("qwz", "qwzsubject"),
         ("xqwz1", "qwz1"),
+        ("<qwzy>", "QWZY"),
+        ("qwzy", "<qwzy>"),
+        ("xqwz1y", "qwz1"),
+        ("ﬁqwzy", "FIQWZY"),
     ],
 )
 def test_what_resembles_another_persona_is_refused(folder: Path, trigger: str, other: str) -> None:
@@ -118,3 +131,48 @@ def test_missing_and_damaged_tokenizers(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
     with pytest.raises(InvalidInput, match="not a tokenizer"):
         reserve(tmp_path / "tokenizer.json", "<oblik_subject>")
+
+
+@pytest.fixture
+def fixed(tmp_path: Path) -> Path:
+    """A vocabulary of whole words that nobody may extend: frequent ones first."""
+    words = ["photo", "of", "a", "in", "park", "portrait", "woman", "here", "quor", "veltz", "ab", "Zz9"]
+    tokenizer = Tokenizer(
+        models.WordLevel({w: i for i, w in enumerate([*words, "[UNK]"])}, unk_token="[UNK]")
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    (tmp_path / "fixed").mkdir()
+    tokenizer.save(str(tmp_path / "fixed" / "tokenizer.json"))
+    return tmp_path / "fixed"
+
+
+def test_a_vocabulary_that_cannot_grow_lends_its_rarest_word(fixed: Path, tmp_path: Path) -> None:
+    proof = borrow(fixed / "tokenizer.json")
+    assert (proof.trigger, proof.kind, proof.token_id) == ("veltz", "existing", 9)
+    assert all(ids.count(9) == 1 for ids in proof.contexts.values())
+    assert len(proof.contexts) >= 10
+    assert borrow(fixed / "tokenizer.json", others=["<VELTZ>"]).trigger == "quor"
+    write_proof(proof, tmp_path / "token.json")
+    assert read_proof(tmp_path / "token.json") == proof
+    assert "rare lexeme" in proof.sentence()
+
+
+def test_a_borrowed_word_is_not_added_again(fixed: Path, tmp_path: Path) -> None:
+    assert write_tokenizer(fixed, tmp_path / "out", "veltz") == 9
+    written = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
+    assert written.get_added_tokens_decoder() == {}
+    assert check(tmp_path / "out" / "tokenizer.json", "veltz").kind == "existing"
+
+
+def test_a_word_that_is_not_one_id_everywhere_is_not_lent(fixed: Path, folder: Path) -> None:
+    with pytest.raises(TokenBroken, match="no lexeme"):
+        borrow(fixed / "tokenizer.json", "veltzquor")
+    with pytest.raises(TokenBroken, match="not one id"):
+        borrow(folder / "tokenizer.json", "photo")
+
+
+def test_the_smallest_pack_has_a_word_to_lend() -> None:
+    packs = Path(__file__).parents[2] / "src" / "oblik" / "packs"
+    for file in packs.glob("*/tokenizer/tokenizer.json"):
+        proof = borrow(file)
+        assert all(ids.count(proof.token_id) == 1 for ids in proof.contexts.values())

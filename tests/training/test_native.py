@@ -56,6 +56,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory, ask: Ask) -> Path:
 
 def test_the_artifact_is_complete_and_leaves_no_latents_behind(trained: Path) -> None:
     manifest = read_artifact(trained)
+    assert manifest.token_proof is not None
+    assert (manifest.token_proof.kind, manifest.token_proof.token_id) == ("added", manifest.token_id)
     assert (manifest.trigger, manifest.steps, manifest.rank) == ("<oblik_s>", 10, 4)
     log = TrainingLog.model_validate_json((trained / CURVES).read_text())
     assert [point.step for point in log.losses] == list(range(1, 11))

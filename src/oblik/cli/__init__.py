@@ -18,13 +18,14 @@ from oblik import __version__
 from oblik.errors import JobCancelled, OblikError
 
 COMMANDS = {
-    "persona": "Create, list and choose people, each with a consent record.",
+    "persona": "Create, change and delete people, each with a consent record.",
     "token": "Check that a trigger token stays one id in the pack's tokenizer.",
     "dataset": "Turn a folder of photos into a curated, captioned dataset.",
     "train": "Train a LoRA of the persona on a dataset.",
     "generate": 'Make portraits from PROMPT, for example "in a park, smiling".',
     "likeness": "Calibrate the threshold and measure how alike pictures are.",
     "replay": "Run a record.json again, exactly as it ran.",
+    "audit": "Show and verify the log of what was done with whom.",
     "pack": "List, inspect and verify base models.",
     "miniature": "Render people who do not exist; build the embedded pack.",
     "demo": "The whole flow on a rendered stranger, ending in a report.",

@@ -5,6 +5,7 @@ In: a command line. Out: calls of `oblik.studio`, and what came of them in words
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,35 +13,61 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from oblik.personas.persona import Persona
+    from oblik.personas.persona import Consent, Persona
     from oblik.settings import Settings
 
+WORDS = ("gender", "age", "skin", "hair_color", "hair_style", "beard")
 SCOPES = "portraits,edit,chat,voice,avatar,publish"
 
 
 @click.group(name="persona")
 def command() -> None:
-    """Create, list and choose people, each with a consent record."""
+    """Create, change and delete people, each with a consent record."""
+
+
+def consent_options(function: Callable[..., None]) -> Callable[..., None]:
+    """What a consent record is made of."""
+    day = click.DateTime(["%Y-%m-%d"])
+    for option in (
+        click.option("--minor", is_flag=True, help="The person is a minor: a guardian must have signed."),
+        click.option("--guardian", metavar="NAME", help="Who signed for a minor."),
+        click.option("--expires", type=day, metavar="DATE", help="Last day of the consent."),
+        click.option(
+            "--document", type=click.Path(path_type=Path), help="The signed paper: PDF, JPEG or PNG."
+        ),
+        click.option("--scopes", metavar="SCOPES", help=f"What is allowed, of {SCOPES}.  [portraits]"),
+        click.option("--consent-date", type=day, metavar="DATE", help="When, as 2026-01-31."),
+        click.option("--consent-by", metavar="NAME", help="Who signed."),
+    ):
+        function = option(function)
+    return function
+
+
+def word_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Plain words about a person."""
+    for option in (
+        click.option("--beard", metavar="WORD", help="stubble, beard or none."),
+        click.option("--hair-style", metavar="WORD", help="short, long, bob, bun, curly, bald."),
+        click.option("--hair-color", metavar="WORD", help="black, brown, blond, red, gray."),
+        click.option("--skin", metavar="WORD", help="fair, tan, brown or dark."),
+        click.option("--age", metavar="WORD", help="young, middle-aged or old."),
+        click.option("--gender", type=click.Choice(["woman", "man", "person"]), help="The noun in captions."),
+    ):
+        function = option(function)
+    return function
 
 
 @command.command()
 @click.argument("slug")
-@click.option("--consent-by", metavar="NAME", help="Who signed.")
-@click.option(
-    "--consent-date", type=click.DateTime(["%Y-%m-%d"]), metavar="DATE", help="When, as 2026-01-31."
-)
-@click.option("--scopes", default="portraits", show_default=True, help=f"What is allowed, of {SCOPES}.")
-@click.option("--document", type=click.Path(path_type=Path), help="The signed paper: PDF, JPEG or PNG.")
-@click.option("--expires", type=click.DateTime(["%Y-%m-%d"]), metavar="DATE", help="Last day of the consent.")
-@click.option("--guardian", metavar="NAME", help="Who signed for a minor.")
+@consent_options
 @click.option("--synthetic-consent", is_flag=True, help="For rendered people, who do not exist.")
 @click.option("--trigger", metavar="TOKEN", help="The rare word that means this person.  [<oblik_SLUG>]")
-@click.option("--gender", type=click.Choice(["woman", "man", "person"]), help="The noun in captions.")
-@click.option("--age", metavar="WORD", help="young, middle-aged or old.")
-@click.option("--skin", metavar="WORD", help="fair, tan, brown or dark.")
-@click.option("--hair-color", metavar="WORD", help="black, brown, blond, red, gray.")
-@click.option("--hair-style", metavar="WORD", help="short, long, bob, bun, curly, bald.")
-@click.option("--beard", metavar="WORD", help="stubble, beard or none.")
+@click.option(
+    "--existing-word",
+    is_flag=True,
+    help="For a vocabulary that can't grow: take a rare word that it has, --trigger or the rarest.",
+)
+@word_options
 @click.pass_obj
 def create(
     settings: Settings, /, slug: str, trigger: str | None, document: Path | None, **typed: Any
@@ -49,18 +76,13 @@ def create(
     from oblik import studio
     from oblik.personas.enrol import Application
 
-    descriptors = {
-        key: typed[key]
-        for key in ("gender", "age", "skin", "hair_color", "hair_style", "beard")
-        if typed[key]
-    }
-    consent = studio.make_consent(
-        by=typed["consent_by"], on=_day(typed["consent_date"]), scopes=typed["scopes"],
-        expires_on=_day(typed["expires"]), guardian=typed["guardian"], synthetic=typed["synthetic_consent"],
-    )  # fmt: skip
-    new = studio.create_persona(settings, Application(slug, consent, document, trigger, descriptors))
+    descriptors = {key: typed[key] for key in WORDS if typed[key]}
+    consent = _consent(typed, synthetic=typed["synthetic_consent"])
+    application = Application(slug, consent, document, trigger, descriptors, typed["existing_word"])
+    new = studio.create_persona(settings, application)
     click.echo(f"persona  {new.persona.slug}  in {new.folder}")
     click.echo(f"consent  {_consent_line(new.persona)}")
+    click.echo(f"vault    {new.protection}")
     click.echo(f"token    {new.proof.sentence()}")
     click.echo("next     oblik dataset build PHOTOS")
 
@@ -94,6 +116,7 @@ def show(settings: Settings, slug: str | None) -> None:
     click.echo(f"token        {persona.trigger} {persona.class_noun}")
     click.echo(f"descriptors  {words or 'none'}")
     click.echo(f"consent      {_consent_line(persona)}")
+    click.echo(f"vault        {studio.vault_protection(settings, persona.slug)}")
     click.echo(f"scopes       {', '.join(sorted(scope.value for scope in persona.consent.scopes))}")
     click.echo(
         f"datasets     {', '.join(f'{d.version} ({len(d.accepted())} photos)' for d in datasets) or 'none'}"
@@ -108,6 +131,103 @@ def use(settings: Settings, slug: str) -> None:
     from oblik import studio
 
     click.echo(f"active persona: {studio.use_persona(settings, slug).slug}")
+
+
+@command.command()
+@click.argument("slug", required=False)
+@consent_options
+@click.option("--noun", metavar="WORD", help="The class noun in captions and prompts.")
+@word_options
+@click.pass_obj
+def edit(settings: Settings, /, slug: str | None, document: Path | None, **typed: Any) -> None:
+    """Change descriptors, noun or consent of SLUG.
+
+    An empty word takes a descriptor away. Another consent (more scopes, a later day) needs a newly signed
+    document, and takes the place of the old one as a whole.
+    """
+    from oblik import studio
+    from oblik.personas.amend import Change
+
+    descriptors = {key: typed[key] for key in WORDS if typed[key] is not None}
+    change = Change(_consent(typed), document, descriptors, typed["noun"])
+    persona = studio.edit_persona(settings, slug, change)
+    words = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in persona.descriptors.items())
+    click.echo(f"persona  {persona.slug}: {persona.class_noun}; {words or 'no descriptors'}")
+    click.echo(f"consent  {_consent_line(persona)}")
+    click.echo(f"scopes   {', '.join(sorted(scope.value for scope in persona.consent.scopes))}")
+
+
+@command.command()
+@click.argument("slug")
+@click.pass_obj
+def revoke(settings: Settings, slug: str) -> None:
+    """Withdraw the consent of SLUG: nothing begins any more, and what is running stops."""
+    from oblik import studio
+
+    persona = studio.revoke_persona(settings, slug)
+    click.echo(f"consent  {_consent_line(persona)}")
+    click.echo(f"next     oblik persona delete {slug}, to destroy what was made")
+
+
+@command.command()
+@click.argument("slug")
+@click.option("--yes", metavar="SLUG", help="Confirm by the slug, without being asked for it.")
+@click.option("--receipt", type=click.Path(path_type=Path), help="Write the receipt to this file, too.")
+@click.pass_obj
+def delete(settings: Settings, slug: str, yes: str | None, receipt: Path | None) -> None:
+    """Destroy everything of SLUG for good: vault key, photos, datasets, LoRAs, pictures, copies elsewhere."""
+    from oblik import studio
+    from oblik.errors import InvalidInput
+
+    typed = yes or click.prompt(f"Everything of {slug} will be gone for good. Type {slug} to go on", err=True)
+    if typed != slug:
+        raise InvalidInput(f"{typed!r} is not {slug!r}; nothing was touched", hint="oblik persona list")
+    done = studio.delete_persona(settings, slug)
+    text = done.model_dump_json(indent=1)
+    click.echo(f"destroyed: {done.files} files, {done.bytes:,} bytes of {slug}")
+    for line in done.words():
+        click.echo(f"  {line}")
+    click.echo(text)
+    if receipt is not None:
+        receipt.write_text(text + "\n", encoding="utf-8")
+
+
+@command.command()
+@click.argument("slug")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.pass_obj
+def export(settings: Settings, slug: str, out: Path) -> None:
+    """Write everything of SLUG into OUT.zip, encrypted with a passphrase.
+
+    The passphrase is OBLIK_PASSPHRASE, or asked for.
+    """
+    from oblik import studio
+
+    files = studio.export_persona(settings, slug, out)
+    click.echo(f"{out}: {files} files of {slug}, {out.stat().st_size:,} bytes, encrypted")
+
+
+@command.command(name="import")
+@click.argument("archive", type=click.Path(path_type=Path))
+@click.pass_obj
+def import_(settings: Settings, archive: Path) -> None:
+    """Bring a person back from ARCHIVE, as `oblik persona export` wrote it."""
+    from oblik import studio
+
+    persona = studio.import_persona(settings, archive)
+    click.echo(f"persona  {persona.slug}: {_consent_line(persona)}")
+    click.echo(f"vault    {studio.vault_protection(settings, persona.slug)}")
+
+
+def _consent(typed: dict[str, Any], *, synthetic: bool = False) -> Consent | None:
+    """The record that the options make; None when none was typed."""
+    from oblik import studio
+
+    return studio.make_consent(
+        by=typed["consent_by"], on=_day(typed["consent_date"]), scopes=typed["scopes"],
+        expires_on=_day(typed["expires"]), guardian=typed["guardian"], minor=typed["minor"],
+        synthetic=synthetic,
+    )  # fmt: skip
 
 
 def _consent_line(persona: Persona) -> str:

@@ -2,7 +2,7 @@
 
 In: a persona, a folder, a face stack, a pack's manifest, what the user decided. Out: ``datasets/v001/``,
 read-only, with ``dataset.json``, ``images/`` and ``masks/`` by bucket, ``thumbs/``, ``faces.npz`` and
-``report.html``; originals of accepted photos, owner-only, in the vault. The same inputs again make no new
+``report.html``; originals of accepted photos, encrypted, in the vault. The same inputs again make no new
 version. Knows nothing of tensors, of training, or of the clock.
 """
 
@@ -37,9 +37,11 @@ from oblik.datasets.writing import Desk, write_photos
 from oblik.errors import InvalidInput
 from oblik.faces.stack import FaceStack
 from oblik.packs.manifest import Pack
-from oblik.paths import Home, atomic_write, latest_version, next_version, private_dir
-from oblik.personas.persona import Persona, Scope
+from oblik.paths import Home, atomic_write, latest_version, next_version
+from oblik.personas.permission import under_consent
+from oblik.personas.persona import Persona
 from oblik.personas.store import consent_sha256
+from oblik.personas.vault import ORIGINALS, Vault
 from oblik.photos.asymmetry import Asymmetry, measure_asymmetry
 from oblik.photos.coverage import FEWEST_PHOTOS, judge
 from oblik.photos.intake import Found, identify, list_files, read_original
@@ -75,7 +77,7 @@ def build_dataset(
         Conflict: another build was faster.
         BackendError: the disk is full.
     """
-    persona.consent.require(Scope.portraits, now.date())
+    progress = under_consent(persona, "dataset build", home=home, now=now, progress=progress)
     wishes = (wishes or Wishes()).of(pack)
     datasets = home.persona(persona.slug).datasets
     latest = latest_version(datasets)
@@ -110,7 +112,7 @@ def build_dataset(
         write_report(folder, dataset)
         dataset = dataset.model_copy(update={"files": hashes(folder)})
         atomic_write(folder / MANIFEST, dataset.model_dump_json(indent=1) + "\n")
-        _keep_originals(home.persona(persona.slug).vault / "originals", verdicts)
+        _keep_originals(Vault.open(home.persona(persona.slug), persona), verdicts, progress)
         publish(folder, datasets / dataset.version)
     if edited:
         write_captions(datasets, edited)
@@ -246,10 +248,10 @@ def _write_embeddings(file: Path, verdicts: Sequence[Verdict]) -> None:
     atomic_write(file, buffer.getvalue())
 
 
-def _keep_originals(vault: Path, verdicts: Sequence[Verdict]) -> None:
-    private_dir(vault)
+def _keep_originals(vault: Vault, verdicts: Sequence[Verdict], progress: Progress) -> None:
     for verdict in verdicts:
-        if verdict.status is Status.accepted and verdict.file is not None:
-            kept = vault / f"{verdict.found.sha256}{verdict.file.suffix.lower()}"
-            if not kept.exists():
-                atomic_write(kept, read_original(verdict.file))
+        progress.check_cancelled()
+        if verdict.status is not Status.accepted or verdict.file is None:
+            continue
+        if not vault.has(verdict.found.sha256):
+            vault.put(read_original(verdict.file), kind=ORIGINALS, name=verdict.found.source)

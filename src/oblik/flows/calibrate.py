@@ -27,7 +27,8 @@ from oblik.likeness.pairs import Impostors, References, Score, score_images
 from oblik.likeness.report import write_report
 from oblik.packs.manifest import OpenPack
 from oblik.paths import Home, latest_version
-from oblik.personas.persona import Persona, Scope
+from oblik.personas.permission import under_consent
+from oblik.personas.persona import Persona
 from oblik.progress import Progress
 from oblik.training.artifact import MANIFEST, read_artifact
 
@@ -95,6 +96,7 @@ def measure(
     folder: Path,
     ruler: Ruler,
     *,
+    home: Home,
     progress: Progress,
     now: datetime,
     without_token: Path | None = None,
@@ -105,7 +107,7 @@ def measure(
     ``without_token`` holds pictures of the same prompts and seeds made without the trigger: bleed.
     Raises ConsentError, and NotFound when there is no picture.
     """
-    persona.consent.require(Scope.portraits, now.date())
+    progress = under_consent(persona, "likeness", home=home, now=now, progress=progress)
     pictures = pictures_in(folder)
     if not pictures:
         raise NotFound(f"there is no picture in {folder}", hint='make some first: oblik generate "in a park"')

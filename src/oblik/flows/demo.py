@@ -242,8 +242,8 @@ class _Demo:
                 dataset=self.built["version"],
             )
             report = measure(
-                self.persona, self.batch_dir("portraits"), ruler, progress=self.progress, now=self.now,
-                without_token=self.batch_dir("without_token"),
+                self.persona, self.batch_dir("portraits"), ruler, home=self.home, progress=self.progress,
+                now=self.now, without_token=self.batch_dir("without_token"),
             )  # fmt: skip
             for kind in ("without_lora", "without_token"):
                 pictures = pictures_in(self.batch_dir(kind))

@@ -23,7 +23,8 @@ from oblik.generation.prompt import compose, refuse_other_personas, without_toke
 from oblik.generation.record import Record, read_record
 from oblik.packs.manifest import OpenPack
 from oblik.paths import Home, next_version
-from oblik.personas.persona import Persona, Scope
+from oblik.personas.permission import under_consent
+from oblik.personas.persona import Persona
 from oblik.personas.trigger import check
 from oblik.progress import Progress
 from oblik.training.artifact import MANIFEST, TOKENIZER, read_artifact
@@ -76,7 +77,7 @@ def generate(
         NotFound, InvalidInput: the LoRA is missing or belongs to another pack.
         TokenBroken: the LoRA's tokenizer takes the trigger apart.
     """
-    persona.consent.require(Scope.portraits, now.date())
+    progress = under_consent(persona, "generate", home=home, now=now, progress=progress)
     artifact = open_artifact(plan, home, pack)
     if artifact is not None and persona.trigger in plan.prompt:
         check(artifact / TOKENIZER, persona.trigger)
@@ -137,7 +138,7 @@ def replay(
     """Run a record's plan again into ``out_dir`` and compare the bytes of every picture."""
     record = read_record(place)
     if persona is not None:
-        persona.consent.require(Scope.portraits, now.date())
+        progress = under_consent(persona, "replay", home=home, now=now, progress=progress)
     artifact = open_artifact(record.plan, home, pack)
     again = engine.run(record.plan, pack=pack, artifact=artifact, out_dir=out_dir, now=now, progress=progress)
     made = {picture.seed: picture.sha256 for picture in again.pictures}

@@ -19,7 +19,8 @@ from oblik.datasets.manifest import read_dataset
 from oblik.errors import InvalidInput, NotFound
 from oblik.packs.manifest import OpenPack, Pack
 from oblik.paths import Home, latest_version, next_version, private_dir, versions
-from oblik.personas.persona import Persona, Scope
+from oblik.personas.permission import under_consent
+from oblik.personas.persona import Persona
 from oblik.progress import Progress
 from oblik.training.artifact import MANIFEST
 from oblik.training.config import TrainConfig
@@ -51,7 +52,7 @@ def train(
         ConsentError: the persona's consent does not cover portraits today.
         NotFound: there is no dataset, or nothing to resume.
     """
-    persona.consent.require(Scope.portraits, now.date())
+    progress = under_consent(persona, "train", home=home, now=now, progress=progress)
     folders = home.persona(persona.slug)
     version = order.dataset or latest_version(folders.datasets)
     if version is None or not (folders.datasets / version / "dataset.json").is_file():

@@ -18,7 +18,7 @@ from oblik.packs.manifest import OpenPack
 from oblik.personas.enrol import DESCRIPTORS, make_persona, synthetic_consent
 from oblik.personas.persona import Persona
 from oblik.personas.store import PersonaStore
-from oblik.personas.trigger import reserve
+from oblik.personas.trigger import reserve, write_proof
 from oblik.training.trainer import Trainer, open_trainer
 
 
@@ -65,8 +65,10 @@ def sitter(store: PersonaStore, seed: int, workshop: Workshop, now: datetime) ->
     made = make_persona(slug, synthetic_consent(now.date()), now, trigger=None, descriptors=words)
     known = {persona.slug: persona for persona in store.list()}
     if slug not in known:
-        reserve(workshop.pack.tokenizer_file, made.trigger, [other.trigger for other in known.values()])
+        others = [other.trigger for other in known.values()]
+        proof = reserve(workshop.pack.tokenizer_file, made.trigger, others)
         store.create(made)
+        write_proof(proof, store.home.persona(slug).token)
     elif known[slug].descriptors != made.descriptors:
         raise Conflict(f"{slug} is already somebody else here", hint="choose another folder with --out")
     return store.use(slug)

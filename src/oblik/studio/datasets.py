@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from oblik.studio.house import PACKS_OWN, face_stack_of, home_of, now, pack_of
-from oblik.studio.people import list_personas, portrayed, show_persona
+from oblik.studio.operations import operation
+from oblik.studio.people import list_personas, show_persona
 
 if TYPE_CHECKING:
     from oblik.datasets.extras import Wishes
@@ -61,18 +62,22 @@ def build_dataset(
     from oblik.paths import latest_version
     from oblik.progress import SilentProgress
 
-    persona, pack, home = portrayed(settings, slug), pack_of(settings), home_of(settings)
+    persona, home = show_persona(settings, slug), home_of(settings)
     datasets = home.persona(persona.slug).datasets
-    before, strangers = latest_version(datasets), pack.faces_folder / "impostors.npz"
-    comparable = strangers.is_file() and settings.face_stack == PACKS_OWN
-    known = Impostors.load(strangers).embeddings_MD if comparable else None
+    before = latest_version(datasets)
     progress = progress or SilentProgress()
-    others = _others(settings, persona.slug)
-    dataset = build(
-        persona, photos, home=home, stack=face_stack_of(pack, settings), pack=pack.manifest, now=now(),
-        progress=progress, impostors_MD=known,
-        wishes=_wishes(settings, pack, wishes or DatasetWishes(), others, progress),
-    )  # fmt: skip
+    with operation(settings, "dataset build", persona.slug) as details:
+        pack = pack_of(settings)
+        strangers = pack.faces_folder / "impostors.npz"
+        comparable = strangers.is_file() and settings.face_stack == PACKS_OWN
+        known = Impostors.load(strangers).embeddings_MD if comparable else None
+        others = _others(settings, persona.slug)
+        dataset = build(
+            persona, photos, home=home, stack=face_stack_of(pack, settings), pack=pack.manifest, now=now(),
+            progress=progress, impostors_MD=known,
+            wishes=_wishes(settings, pack, wishes or DatasetWishes(), others, progress),
+        )  # fmt: skip
+        details.update(dataset=dataset.version, photos=len(dataset.accepted()))
     return BuiltDataset(dataset, datasets / dataset.version, unchanged=dataset.version == before)
 
 
@@ -121,12 +126,13 @@ def decide_photos(
     from oblik.datasets.choose import refuse_unkeepable, sources_of
     from oblik.datasets.decisions import decide_photos as decide
 
-    folder = _datasets(settings, slug)
-    named = sources_of(names, list_datasets(settings, slug)[-1:])
-    if verdict == "keep":
-        refuse_unkeepable(named)
-    sources = {photo.source_sha256: photo.source for photo in named}
-    decide(folder, sources, verdict, reason)
+    with operation(settings, "dataset decide", show_persona(settings, slug).slug) as details:
+        named = sources_of(names, list_datasets(settings, slug)[-1:])
+        if verdict == "keep":
+            refuse_unkeepable(named)
+        sources = {photo.source_sha256: photo.source for photo in named}
+        decide(_datasets(settings, slug), sources, verdict, reason)
+        details.update(verdict=verdict, photos=len(sources))
     return sorted(sources.values())
 
 
@@ -136,18 +142,22 @@ def undo_decisions(settings: Settings, names: Sequence[str] = (), slug: str | No
     from oblik.datasets.decisions import forget, undo_last
 
     folder = _datasets(settings, slug)
-    if not names:
-        return undo_last(folder)
-    photos = sources_of(names, list_datasets(settings, slug)[-1:])
-    return forget(folder, [photo.source_sha256 for photo in photos])
+    with operation(settings, "dataset decide", show_persona(settings, slug).slug) as details:
+        if names:
+            photos = sources_of(names, list_datasets(settings, slug)[-1:])
+            taken = forget(folder, [photo.source_sha256 for photo in photos])
+        else:
+            taken = undo_last(folder)
+        details.update(verdict="undo", photos=len(taken))
+    return taken
 
 
 def export_captions(settings: Settings, file: Path, slug: str | None = None) -> int:
     """Write the captions of the newest version as one CSV; how many there are."""
     from oblik.datasets.edits import export_captions as export
 
-    portrayed(settings, slug)
-    return export(show_dataset(settings, None, slug)[0], file)
+    with operation(settings, "dataset captions", show_persona(settings, slug).slug):
+        return export(show_dataset(settings, None, slug)[0], file)
 
 
 def edit_captions(settings: Settings, file: Path | None = None, slug: str | None = None) -> BuiltDataset:
@@ -157,10 +167,12 @@ def edit_captions(settings: Settings, file: Path | None = None, slug: str | None
     """
     from oblik.datasets.edits import import_captions, picked_up, recaption
 
-    persona, folder = portrayed(settings, slug), _datasets(settings, slug)
-    dataset, _ = show_dataset(settings, None, slug)
-    changed = picked_up(folder, dataset) if file is None else import_captions(dataset, file)
-    made = recaption(folder, dataset, persona, changed, now(), _others(settings, persona.slug))
+    persona, folder = show_persona(settings, slug), _datasets(settings, slug)
+    with operation(settings, "dataset captions", persona.slug) as details:
+        dataset, _ = show_dataset(settings, None, slug)
+        changed = picked_up(folder, dataset) if file is None else import_captions(dataset, file)
+        made = recaption(folder, dataset, persona, changed, now(), _others(settings, persona.slug))
+        details["dataset"] = made.version
     return BuiltDataset(made, folder / made.version, unchanged=made.version == dataset.version)
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from oblik.studio.house import face_stack_of, home_of, now, pack_of
-from oblik.studio.people import list_personas, portrayed
+from oblik.studio.operations import operation
+from oblik.studio.people import list_personas, show_persona
 
 if TYPE_CHECKING:
     from oblik.flows.demo import DemoResult
@@ -62,12 +63,15 @@ def train(
     from oblik.training.artifact import read_artifact
     from oblik.training.trainer import open_trainer
 
-    persona = portrayed(settings, slug)
-    folder = run(
-        persona, TrainOrder(dataset, asked or {}, resume), home=home_of(settings), pack=pack_of(settings),
-        trainer=open_trainer(device=settings.device), progress=progress or SilentProgress(), now=now(),
-    )  # fmt: skip
-    return Trained(read_artifact(folder), folder)
+    persona = show_persona(settings, slug)
+    with operation(settings, "train", persona.slug) as details:
+        folder = run(
+            persona, TrainOrder(dataset, asked or {}, resume), home=home_of(settings), pack=pack_of(settings),
+            trainer=open_trainer(device=settings.device), progress=progress or SilentProgress(), now=now(),
+        )  # fmt: skip
+        made = read_artifact(folder)
+        details.update(lora=made.version, dataset=made.dataset, weights=made.weights_sha256)
+    return Trained(made, folder)
 
 
 def generate(
@@ -89,14 +93,17 @@ def generate(
     from oblik.generation.presets import find_preset
     from oblik.progress import SilentProgress
 
-    persona, pack, home = portrayed(settings, slug), pack_of(settings), home_of(settings)
-    others = [other.trigger for other in list_personas(settings) if other.slug != persona.slug]
-    order = Order(text, asked or {}, lora=lora, token=token, style=style)
-    plan = plan_order(order, persona, find_preset(preset, home.root / "presets"), pack, home, others)
-    record, folder = run(
-        persona, plan, home=home, pack=pack, engine=open_engine(device=settings.device),
-        progress=progress or SilentProgress(), now=now(),
-    )  # fmt: skip
+    persona, home = show_persona(settings, slug), home_of(settings)
+    with operation(settings, "generate", persona.slug) as details:
+        pack = pack_of(settings)
+        others = [other.trigger for other in list_personas(settings) if other.slug != persona.slug]
+        order = Order(text, asked or {}, lora=lora, token=token, style=style)
+        plan = plan_order(order, persona, find_preset(preset, home.root / "presets"), pack, home, others)
+        record, folder = run(
+            persona, plan, home=home, pack=pack, engine=open_engine(device=settings.device),
+            progress=progress or SilentProgress(), now=now(),
+        )  # fmt: skip
+        details.update(pictures=len(record.pictures), batch=folder.name)
     return Generated(record, folder)
 
 
@@ -112,12 +119,16 @@ def measure_likeness(
     from oblik.flows.calibrate import measure, newest_pictures, open_ruler
     from oblik.progress import SilentProgress
 
-    persona, pack, home = portrayed(settings, slug), pack_of(settings), home_of(settings)
-    folder = folder or newest_pictures(persona, home)
-    ruler = open_ruler(persona, home=home, pack=pack, stack=face_stack_of(pack, settings))
-    report = measure(
-        persona, folder, ruler, progress=progress or SilentProgress(), now=now(), without_token=without_token
-    )
+    persona, home = show_persona(settings, slug), home_of(settings)
+    with operation(settings, "likeness", persona.slug) as details:
+        pack = pack_of(settings)
+        folder = folder or newest_pictures(persona, home)
+        ruler = open_ruler(persona, home=home, pack=pack, stack=face_stack_of(pack, settings))
+        report = measure(
+            persona, folder, ruler, home=home, progress=progress or SilentProgress(), now=now(),
+            without_token=without_token,
+        )  # fmt: skip
+        details.update(pictures=report.images, verdict=report.verdict.value)
     return Measured(report, folder)
 
 
@@ -133,9 +144,12 @@ def replay(
     from oblik.progress import SilentProgress
 
     plan = read_record(place).plan
-    persona = portrayed(settings, plan.persona) if plan.persona else None
-    pack = pack_of(settings.model_copy(update={"pack": plan.pack}))
-    with TemporaryDirectory(prefix="oblik-replay-") as scratch:
+    persona = show_persona(settings, plan.persona) if plan.persona else None
+    with (
+        operation(settings, "replay", plan.persona),
+        TemporaryDirectory(prefix="oblik-replay-") as scratch,
+    ):
+        pack = pack_of(settings.model_copy(update={"pack": plan.pack}))
         return run(
             place, persona, home=home_of(settings), pack=pack, engine=open_engine(device=settings.device),
             progress=progress or SilentProgress(), now=now(), out_dir=keep or Path(scratch),
@@ -159,9 +173,13 @@ def run_demo(
     from oblik.flows.workshop import open_workshop
     from oblik.progress import SilentProgress
 
-    pack = pack_of(settings.model_copy(update={"home": out.absolute() / "home"}))
+    settings = settings.model_copy(update={"home": out.absolute() / "home"})
+    pack = pack_of(settings)
     wanted = {"seed": seed, "photos": photos, "portraits": portraits}
     given = {name: value for name, value in wanted.items() if value is not None}
     order = DemoOrder(out, train=training or {}, plan=plan or {}, **given)
     workshop = open_workshop(pack, lambda: face_stack_of(pack, settings), settings.device)
-    return run(order, workshop, progress=progress or SilentProgress(), now=now())
+    with operation(settings, "demo", None) as details:
+        result = run(order, workshop, progress=progress or SilentProgress(), now=now())
+        details["sitter"] = result.persona
+    return result

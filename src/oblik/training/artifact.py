@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from oblik.personas.trigger import TokenProof
 from oblik.training.config import TrainConfig
 
 WEIGHTS, TOKEN, TOKENIZER, MANIFEST, CURVES = (
@@ -24,7 +25,7 @@ WEIGHTS, TOKEN, TOKENIZER, MANIFEST, CURVES = (
 
 
 class LoraArtifact(BaseModel):
-    """The manifest ``lora.json``."""
+    """The manifest ``lora.json``. ``token_proof`` is of the tokenizer that lies beside it."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -47,6 +48,7 @@ class LoraArtifact(BaseModel):
     seconds: float
     weights_sha256: str
     token_sha256: str
+    token_proof: TokenProof | None = None
     libraries: dict[str, str]
 
 

@@ -28,10 +28,10 @@ from oblik.diffusion.flow_match import noised, training_times, velocity_loss
 from oblik.diffusion.identity import read_name
 from oblik.diffusion.load import open_pipeline
 from oblik.diffusion.real_rope import use_real_rope
-from oblik.errors import InvalidInput
+from oblik.errors import ConsentError, InvalidInput
 from oblik.images import grid, save_clean_png
 from oblik.paths import atomic_write, private_dir, sha256_file
-from oblik.personas.trigger import write_tokenizer
+from oblik.personas.trigger import check, write_tokenizer
 from oblik.progress import Progress
 from oblik.training.artifact import (
     CURVES,
@@ -137,6 +137,8 @@ class _Run:
                 advance(1, f"loss {loss:.3f}" + (f", held out {checked:.3f}" if checked is not None else ""))
                 try:
                     self.progress.check_cancelled()
+                except ConsentError:
+                    raise  # nothing more is kept of somebody who withdrew
                 except BaseException:
                     self._save(done)
                     raise
@@ -267,6 +269,7 @@ class _Run:
         with self.progress.stage(f"encode {split.value}", len(photos)) as advance:
             rows = []
             for photo in photos:
+                self.progress.check_cancelled()
                 rows.append(self.family.latents(np.asarray(self._open(photo.path).convert("RGB"))))
                 advance(1)
         latents = torch.stack(rows)
@@ -319,6 +322,7 @@ class _Run:
             seconds=round(self.seconds, 1),
             weights_sha256=sha256_file(self.out_dir / WEIGHTS),
             token_sha256=sha256_file(self.out_dir / TOKEN),
+            token_proof=check(self.out_dir / TOKENIZER, request.persona.trigger),
             libraries={name: version(name) for name in LIBRARIES},
         )
         atomic_write(self.out_dir / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
