@@ -128,7 +128,7 @@ def measure_likeness(
             persona, folder, ruler, home=home, progress=progress or SilentProgress(), now=now(),
             without_token=without_token,
         )  # fmt: skip
-        details.update(pictures=report.images, verdict=report.verdict.value)
+        details.update(pictures=report.images, verdict=report.verdict.name)
     return Measured(report, folder)
 
 
