@@ -24,6 +24,10 @@ class Text(NamedTuple):
     states: Tensor
     mask: Tensor | None
 
+    def of(self, rows: Tensor | slice) -> Text:
+        """The states of some rows."""
+        return Text(self.states[rows], None if self.mask is None else self.mask[rows])
+
 
 class QwenImage:
     """A thin reading of the pipeline; it owns no weights of its own."""

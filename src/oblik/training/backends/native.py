@@ -44,6 +44,7 @@ from oblik.training.artifact import (
     TrainingLog,
 )
 from oblik.training.backends.checkpoints import Checkpoint, finish, load_latents, save_latents
+from oblik.training.backends.halves import Halves, Rows
 from oblik.training.trainer import TrainRequest
 
 VALIDATION_SIGMAS = (0.9, 0.7, 0.5, 0.3)
@@ -94,6 +95,7 @@ class _Run:
         self.family = QwenImage(pipeline)
         self.row = self._first_guess()
         self.lora_parameters = lora.attach(self.family.transformer, self.config)
+        self.halves = Halves(self.lora_parameters, device)
         self.optimisers = {
             "token": torch.optim.AdamW([self.row], lr=self.config.token_learning_rate, weight_decay=0.0),
             "lora": torch.optim.AdamW(
@@ -159,9 +161,13 @@ class _Run:
         noisy, target = noised(x0, eps, sigma), eps - x0
         if stranger.any():
             target = self._preserved(target, noisy, sigma, text, photos.size_px, torch.from_numpy(stranger))
-        v = self.family.velocity(noisy, sigma, text, photos.size_px)
-        loss = velocity_loss(v, target, photos.weights[rows])
-        loss.backward()
+        weights = photos.weights[rows]
+        if learning_token:
+            loss = velocity_loss(self.family.velocity(noisy, sigma, text, photos.size_px), target, weights)
+            loss.backward()
+        else:
+            velocity = self._velocity(noisy, sigma, text, photos.size_px)
+            loss = self.halves.backward(velocity, len(rows), lambda v: velocity_loss(v, target, weights))
         name, parameters = ("token", [self.row]) if learning_token else ("lora", self.lora_parameters)
         optimiser = self.optimisers[name]
         torch.nn.utils.clip_grad_norm_(parameters, self.config.clip_norm)
@@ -171,6 +177,10 @@ class _Run:
         for each in self.optimisers.values():
             each.zero_grad()
         return float(loss.detach())
+
+    def _velocity(self, noisy: Tensor, sigma: Tensor, text: Text, size_px: tuple[int, int]) -> Rows:
+        """The velocity of some rows."""
+        return lambda part: self.family.velocity(noisy[part], sigma[part], text.of(part), size_px)
 
     def _of_stranger(self, caption: str) -> str:
         """The caption with an article in the token's place."""
@@ -185,9 +195,9 @@ class _Run:
         Prior preservation by output (DreamBooth's idea, Ruiz et al. 2023, without its class images):
         what the LoRA says about strangers is held to what the model said before.
         """
-        mask = None if text.mask is None else text.mask[of]
+        noisy, sigma, text = noisy[of], sigma[of], text.of(of)
         self.family.transformer.disable_adapters()
-        prior = self.family.velocity(noisy[of], sigma[of], Text(text.states[of], mask), size_px)
+        prior = self.halves.compute(self._velocity(noisy, sigma, text, size_px), len(noisy))
         self.family.transformer.enable_adapters()
         target = target.clone()
         target[of] = prior.to(target.dtype)

@@ -1,0 +1,60 @@
+"""The two halves of a batch, forward and backward, on two threads at once.
+
+In: a function that computes some rows of a batch, a loss over all rows. Out: the loss, and gradients on the
+parameters. Small operators gain nothing from a second core inside each of them (OpenMP's threads sleep and
+wake for every one); on a CPU a thread for each half does. There it is always two halves, so that the number
+of cores does not change what is learned. Knows nothing of what is computed.
+
+B batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from torch import Tensor, nn
+
+Rows = Callable[[slice], Tensor]
+
+
+class Halves:
+    """Two threads that wait for work, each running its operators alone; on a GPU the batch stays whole."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter], device: torch.device) -> None:
+        self._parameters = list(parameters)
+        pool = ThreadPoolExecutor(2, "half", torch.set_num_threads, (1,)) if device.type == "cpu" else None
+        self._map = pool.map if pool else map
+
+    def compute(self, rows: Rows, count: int) -> Tensor:
+        """``rows`` of the whole batch, without gradients. Shape (B, ...)."""
+
+        def half(part: slice) -> Tensor:
+            with torch.no_grad():
+                return rows(part)
+
+        return torch.cat(list(self._map(half, self._parts(count))))
+
+    def backward(self, rows: Rows, count: int, loss: Callable[[Tensor], Tensor]) -> Tensor:
+        """Set the parameters' gradients of ``loss(rows of the whole batch)``; returns the loss, a scalar."""
+        parts = self._parts(count)
+        outputs = list(self._map(rows, parts))
+        whole = torch.cat([output.detach() for output in outputs]).requires_grad_()
+        value = loss(whole)
+        (slope,) = torch.autograd.grad(value, whole)
+
+        def back(output: Tensor, part: slice) -> tuple[Tensor | None, ...]:
+            return torch.autograd.grad(output, self._parameters, slope[part], allow_unused=True)
+
+        gradients = list(self._map(back, outputs, parts))
+        for parameter, *shares in zip(self._parameters, *gradients, strict=True):
+            known = [share for share in shares if share is not None]
+            parameter.grad = torch.stack(known).sum(0) if known else None
+        return value.detach()
+
+    def _parts(self, count: int) -> list[slice]:
+        middle = count // 2
+        if self._map is map or not middle:
+            return [slice(0, count)]
+        return [slice(0, middle), slice(middle, count)]
