@@ -11,6 +11,7 @@ from oblik.miniature.architecture import IMAGE_PX
 from oblik.packs.manifest import Component, Pack, PackFile
 from oblik.packs.store import MANIFEST
 from oblik.paths import atomic_write, sha256_file
+from oblik.training.config import ATTENTION_TARGETS
 
 VERSION = "2"
 PARTS = {
@@ -27,9 +28,10 @@ DEFAULTS = {
     "dtype": "float32", "negative_prompt": " ",
 }  # fmt: skip
 TRAINING = {
-    "rank": 16, "alpha": 16.0, "learning_rate": 2e-3, "token_learning_rate": 2e-2, "token_steps": 100,
-    "steps": 350, "batch": 12, "warmup_steps": 20, "face_weight": 2.0, "validate_every": 50,
-    "checkpoint_every": 50, "sample_every": 100, "dtype": "float32", "buckets": ["1:1"],
+    "rank": 16, "alpha": 16.0, "targets": [*ATTENTION_TARGETS, "img_mlp.net.0.proj", "img_mlp.net.2"],
+    "learning_rate": 2e-3, "token_learning_rate": 5e-3, "token_steps": 50, "steps": 450, "batch": 12,
+    "warmup_steps": 20, "face_weight": 2.0, "validate_every": 50, "checkpoint_every": 50,
+    "sample_every": 150, "dtype": "float32", "buckets": ["1:1"],
 }  # fmt: skip
 
 
