@@ -12,8 +12,11 @@ import hashlib
 import os
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 _VERSION = re.compile(r"v(\d{3,})")
 _CHUNK_BYTES = 1 << 20
@@ -87,12 +90,18 @@ def private_dir(path: Path) -> Path:
 
 def atomic_write(path: Path, data: bytes | str) -> None:
     """Write ``data`` (text as UTF-8) to a temporary name, fsync, rename. Mode 0600."""
-    content = data.encode("utf-8") if isinstance(data, str) else data
+    with atomic_file(path) as file:
+        file.write(data.encode("utf-8") if isinstance(data, str) else data)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write to that takes its name, mode 0600, once all is on the disk; else nothing is left."""
     private_dir(path.parent)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).replace(path)

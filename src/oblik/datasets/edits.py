@@ -23,6 +23,7 @@ from oblik.datasets.decisions import read_decisions, write_captions
 from oblik.datasets.manifest import MANIFEST, Dataset, Photo, Status
 from oblik.datasets.report import write_report
 from oblik.datasets.versions import building, hashes, publish
+from oblik.datasets.words import caption_text
 from oblik.errors import InvalidInput, NotFound
 from oblik.paths import atomic_write, next_version, private_dir
 from oblik.personas.persona import Persona, Scope
@@ -30,7 +31,6 @@ from oblik.personas.store import consent_sha256
 
 WORKING, WRITTEN = "captions", ".written.json"
 COLUMNS = ("file", "split", "caption", "sha256")
-MAX_BYTES = 5_000_000
 
 
 def working_name(photo: Photo) -> str:
@@ -62,7 +62,7 @@ def picked_up(datasets: Path, dataset: Dataset) -> dict[str, str]:
         file = folder / working_name(photo)
         if file.name not in written or not file.is_file():
             continue
-        text = " ".join(_text(file).split())
+        text = " ".join(caption_text(file).split())
         if _hash(text) != written[file.name]:
             found[photo.source_sha256] = text
     return found
@@ -88,7 +88,7 @@ def import_captions(dataset: Dataset, file: Path) -> dict[str, str]:
     """
     if not file.is_file():
         raise NotFound(f"there is no file {file}", hint="oblik dataset captions PERSONA --export FILE.csv")
-    rows = list(csv.DictReader(io.StringIO(_text(file), newline="")))
+    rows = list(csv.DictReader(io.StringIO(caption_text(file), newline="")))
     if rows and not {"file", "caption"} <= set(rows[0]):
         raise InvalidInput(
             f"{file.name} needs the columns file and caption",
@@ -213,14 +213,3 @@ def _written(folder: Path) -> dict[str, str]:
 
 def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _text(file: Path) -> str:
-    try:
-        if file.stat().st_size > MAX_BYTES:
-            raise InvalidInput(f"{file.name} is too large to be captions", hint=f"look at {file}")
-        return file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as problem:
-        raise InvalidInput(
-            f"{file.name} cannot be read as UTF-8 text", hint=f"save {file} as UTF-8"
-        ) from problem

@@ -17,7 +17,7 @@ from oblik.datasets.captions import ACCESSORIES, EXPRESSIONS, LIGHTS, SCENES, re
 from oblik.errors import InvalidInput
 
 TABLE = "captions.csv"
-MAX_BYTES = 2_000_000
+MAX_BYTES = 5_000_000
 FRAMINGS = ("close-up", "head and shoulders", "half length")
 VIEWS = ("frontal", "three-quarter", "profile")
 
@@ -32,7 +32,7 @@ def read_words(folder: Path) -> dict[str, str]:
     if not table.is_file() or table.is_symlink():
         return {}
     found = {}
-    for row in csv.reader(io.StringIO(_text(table), newline="")):
+    for row in csv.reader(io.StringIO(caption_text(table), newline="")):
         if len(row) >= 2 and row[0].strip().lower() not in ("file", "filename", "photo"):
             found[row[0].strip().replace("\\", "/")] = _checked(
                 ", ".join(cell.strip() for cell in row[1:]), table
@@ -46,7 +46,7 @@ def words_for(folder: Path, source: str, table: Mapping[str, str]) -> str:
         return table.get(source) or table.get(Path(source).name, "")
     sidecar = (folder / source).with_suffix(".txt")
     if sidecar.is_file() and not sidecar.is_symlink():
-        return _checked(" ".join(_text(sidecar).split()), sidecar)
+        return _checked(" ".join(caption_text(sidecar).split()), sidecar)
     return ""
 
 
@@ -94,10 +94,11 @@ def _checked(words: str, file: Path) -> str:
     return words
 
 
-def _text(file: Path) -> str:
+def caption_text(file: Path) -> str:
+    """A text file with captions or words. Raises InvalidInput when it is none or too large."""
     try:
         if file.stat().st_size > MAX_BYTES:
-            raise InvalidInput(f"{file.name} is too large to be captions", hint=f"remove {file}")
+            raise InvalidInput(f"{file.name} is too large to be captions", hint=f"look at {file}")
         return file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as problem:
         raise InvalidInput(

@@ -28,8 +28,9 @@ from typing import IO, Any, NamedTuple
 import psutil
 
 from oblik.errors import Conflict, InvalidInput, NotFound
-from oblik.paths import Home, PersonaHome, atomic_write, private_dir
+from oblik.paths import Home, PersonaHome, atomic_file, atomic_write, private_dir
 from oblik.personas.amend import revoked
+from oblik.personas.installations import FILE_NAME as INSTALLATIONS
 from oblik.personas.keys import Machine
 from oblik.personas.persona import Persona
 from oblik.personas.store import PersonaStore, consent_sha256, parse_persona
@@ -43,7 +44,7 @@ FORMAT = 1
 PERSONA, CONTENTS, AUDIT = "persona.toml", "contents.json", "audit-before-import.jsonl"
 VAULT, IMPORTING = "vault", ".importing-"
 NAMES = f"{VAULT}/names.json"
-SKIPPED = (VAULT, "installations.json", AUDIT)
+SKIPPED = (VAULT, INSTALLATIONS, AUDIT)
 
 
 class Member(NamedTuple):
@@ -68,23 +69,12 @@ def export(home: Home, persona: Persona, out: Path, lock: Lock, audit: str, mach
         raise Conflict(f"{out} exists already", hint="choose another name")
     folders = home.persona(persona.slug)
     identity = pyrage.x25519.Identity.generate()
-    handle, part = tempfile.mkstemp(dir=private_dir(out.absolute().parent), suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as container:
-                container.writestr(KEY, lock(str(identity)))
-                with container.open(BODY, "w", force_zip64=True) as body:
-                    count = _encrypted(
-                        lambda pipe: _pack(pipe, folders, persona, audit, machine),
-                        body, identity.to_public(),
-                    )  # fmt: skip
-            file.flush()
-            os.fsync(file.fileno())
-        Path(part).replace(out)
-    except BaseException:
-        Path(part).unlink(missing_ok=True)
-        raise
-    return count
+    with atomic_file(out.absolute()) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as container:
+        container.writestr(KEY, lock(str(identity)))
+        with container.open(BODY, "w", force_zip64=True) as body:
+            return _encrypted(
+                lambda pipe: _pack(pipe, folders, persona, audit, machine), body, identity.to_public()
+            )
 
 
 def bring_back(
