@@ -30,6 +30,7 @@ class Component(BaseModel):
     source: str
     licence: str
     commercial_use: bool
+    format: str = "diffusers"
     files: list[PackFile]
 
 
