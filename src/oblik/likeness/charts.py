@@ -25,11 +25,11 @@ MARGINS = {"left": 0.19, "right": 0.97, "top": 0.82, "bottom": 0.11}
 
 def draw_scores(report: LikenessReport, impostor_S: Scores_N) -> bytes:
     """Impostors as a histogram; below it, one row of dots each for photos, pictures, and no token."""
-    figure = _figure(8.0, 5.2)
+    figure = canvas(8.0, 5.2)
     spread, rows = figure.subplots(
         2, 1, sharex=True, gridspec_kw={"height_ratios": [3, 2], "hspace": 0.06, **MARGINS}
     )
-    _title(figure, f"Likeness of {report.persona}", report.sentence)
+    title(figure, f"Likeness of {report.persona}", report.sentence)
     spread.hist(
         impostor_S, bins=_bins(impostor_S), density=True, color=IMPOSTOR, edgecolor=PAPER, linewidth=0.4
     )
@@ -38,7 +38,7 @@ def draw_scores(report: LikenessReport, impostor_S: Scores_N) -> bytes:
     spread.set_ylabel("density")
     for axis in (spread, rows):
         _threshold(axis, report)
-        _plain(axis)
+        plain(axis)
     spread.text(
         report.calibration.threshold,
         1.015,
@@ -53,15 +53,15 @@ def draw_scores(report: LikenessReport, impostor_S: Scores_N) -> bytes:
     _dots(rows, report)
     rows.set_xlabel("cosine to the centroid of the held-out photos")
     rows.set_xlim(min(-0.3, float(impostor_S.min())) - 0.03, 1.03)
-    return _png(figure)
+    return png(figure)
 
 
-def draw_roc(report: LikenessReport, genuine: Roc | None, generated: Roc) -> bytes:
-    """TPR against FMR on a logarithmic axis, with the operating point."""
-    figure = _figure(6.4, 5.2)
+def draw_roc(report: LikenessReport, genuine: Roc | None, generated: Roc, said: str | None = None) -> bytes:
+    """TPR against FMR on a logarithmic axis, with the operating point; ``said`` stands below the title."""
+    figure = canvas(6.4, 5.2)
     axis = figure.subplots(1, 1, gridspec_kw={**MARGINS, "left": 0.12, "right": 0.96})
     fmr = report.calibration.fmr
-    _title(figure, f"ROC of {report.persona}", _operating_point(report))
+    title(figure, f"ROC of {report.persona}", said or _operating_point(report))
     floor = 0.5 / max(generated.impostors, 1)
     drawn = [(generated, GENERATED, "generated pictures", report.recognised)]
     if genuine is not None:
@@ -84,8 +84,8 @@ def draw_roc(report: LikenessReport, genuine: Roc | None, generated: Roc) -> byt
     axis.yaxis.set_major_formatter(lambda y, _: f"{100 * y:.0f} %")
     axis.grid(color=GRID, linewidth=0.6)
     axis.legend(loc="lower right", frameon=True, facecolor=PAPER, edgecolor=GRID, fontsize=8.5)
-    _plain(axis)
-    return _png(figure)
+    plain(axis)
+    return png(figure)
 
 
 def _dots(axis: Any, report: LikenessReport) -> None:
@@ -138,7 +138,8 @@ def _bins(scores_S: Scores_N) -> Any:
     return np.linspace(float(scores_S.min()) - 0.01, float(scores_S.max()) + 0.01, 61)
 
 
-def _figure(width_in: float, height_in: float) -> Any:
+def canvas(width_in: float, height_in: float) -> Any:
+    """An empty figure that no window belongs to."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -147,12 +148,14 @@ def _figure(width_in: float, height_in: float) -> Any:
     return figure
 
 
-def _title(figure: Any, title: str, subtitle: str) -> None:
-    figure.text(0.03, 0.945, title, color=INK, fontsize=15, fontweight="bold")
+def title(figure: Any, text: str, subtitle: str) -> None:
+    """What the picture shows, and what it says."""
+    figure.text(0.03, 0.945, text, color=INK, fontsize=15, fontweight="bold")
     figure.text(0.03, 0.895, subtitle, color=SOFT, fontsize=9.5)
 
 
-def _plain(axis: Any) -> None:
+def plain(axis: Any) -> None:
+    """Two quiet axes, no box."""
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
     for side in ("left", "bottom"):
@@ -163,7 +166,8 @@ def _plain(axis: Any) -> None:
     axis.set_axisbelow(True)
 
 
-def _png(figure: Any) -> bytes:
+def png(figure: Any) -> bytes:
+    """The figure as a file; the same figure gives the same bytes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", facecolor=PAPER, metadata={"Software": None})
     return buffer.getvalue()

@@ -27,7 +27,8 @@ class Bleed(BaseModel):
     """Pictures made *without* the token: they must not look like the persona.
 
     ``above`` counts those at or over the threshold, of which ``by_chance`` (FMR times images) are to be
-    expected. Misses are counted apart and lower nothing. ``passed`` is that none is above.
+    expected. Misses are counted apart and lower nothing. ``passed`` is that none is above. A single one can
+    be chance where prompts carry the person's hair, skin and age; ``mean`` is what all of them say together.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -35,6 +36,7 @@ class Bleed(BaseModel):
     images: int
     misses: int
     median: float | None
+    mean: float | None = None
     highest: float | None
     above: int
     by_chance: float
@@ -74,6 +76,7 @@ def measure_bleed(without_token: Sequence[Score], threshold: float, fmr: float) 
         images=len(without_token),
         misses=len(without_token) - len(found),
         median=float(np.median(found)) if found else None,
+        mean=float(np.mean(found)) if found else None,
         highest=max(found, default=None),
         above=above,
         by_chance=fmr * len(without_token),
