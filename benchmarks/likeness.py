@@ -46,6 +46,7 @@ class Row:
     worst_without_token: float
     faces_missed: int
     train_s: float
+    chosen_step: int | None = None
 
     @property
     def recognised(self) -> bool:
@@ -68,13 +69,15 @@ def main() -> int:
         asked.jobs, get_context("spawn"), initializer=torch.set_num_threads, initargs=(threads,)
     ) as pool:
         rows = list(pool.map(measure, seeds, [asked.out] * len(seeds)))
-    print(f"{'seed':>8} {'likeness':>9} {'interval':>16} {'threshold':>10} {'no token':>9}  verdict")
+    print(
+        f"{'seed':>8} {'likeness':>9} {'interval':>16} {'threshold':>10} {'no token':>9} {'step':>6}  verdict"
+    )
     for row in rows:
         verdict = "recognised" if row.recognised else "not recognised"
         interval = f"[{row.low:.2f}, {row.high:.2f}]"
         print(
             f"{row.seed:>8} {row.likeness:>9.2f} {interval:>16} {row.threshold:>10.2f} "
-            f"{row.without_token:>9.2f}  {verdict}{', BLED' if row.bled else ''}"
+            f"{row.without_token:>9.2f} {row.chosen_step or '':>6}  {verdict}{', BLED' if row.bled else ''}"
         )
     recognised, bled = sum(row.recognised for row in rows), sum(row.bled for row in rows)
     goals = {"recognised": recognised >= PASSING_SHARE * len(rows), "no_bleed": bled == 0}
@@ -105,6 +108,7 @@ def measure(seed: int, out: Path) -> Row:
         worst_without_token=max(without_token),
         faces_missed=report.misses,
         train_s=artifact.seconds,
+        chosen_step=getattr(artifact, "chosen_step", None),
     )
 
 

@@ -60,6 +60,19 @@ class SilentProgress:
         _stop_if(self._cancelled)
 
 
+class Unseen:
+    """Draws no bar of its own inside a stage that has one; still learns that it should stop."""
+
+    def __init__(self, outer: Progress) -> None:
+        self._outer = outer
+
+    def stage(self, name: str, total: int | None = None) -> AbstractContextManager[Advance]:
+        return SilentProgress().stage(name, total)
+
+    def check_cancelled(self) -> None:
+        self._outer.check_cancelled()
+
+
 class RichProgress:
     """Bars on a terminal; in a pipe or a log, one line for every stage that ends."""
 

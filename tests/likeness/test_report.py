@@ -1,4 +1,4 @@
-"""Four files, the same bytes for the same numbers, and pictures that show what they claim."""
+"""Five files, the same bytes for the same numbers, and pictures that show what they claim."""
 
 from __future__ import annotations
 
@@ -48,8 +48,12 @@ def test_the_folder(
     assert curves["generated"]["impostors"] == 3100
     at = np.searchsorted(-np.array(curves["generated"]["thresholds"]), -report.calibration.threshold)
     assert curves["generated"]["fmr"][at] == pytest.approx(0.01, abs=0.003)
+    spread = json.loads(files.scores.read_text(encoding="utf-8"))
+    assert sum(spread["impostors_in_bin"]) == 3100
+    assert len(spread["bin_edges"]) == len(spread["impostors_in_bin"]) + 1
+    assert (len(spread["generated"]), len(spread["without_token"])) == (7, 6)
     again = write_report(report, impostors, references, tmp_path / "again")
-    for name in ("likeness", "roc", "roc_png", "scores_png"):
+    for name in ("likeness", "roc", "roc_png", "scores", "scores_png"):
         assert getattr(files, name).read_bytes() == getattr(again, name).read_bytes()
 
 

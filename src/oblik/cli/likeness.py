@@ -1,12 +1,13 @@
 """``oblik likeness``: is it them?
 
-In: a folder of pictures. Out: the verdict in a sentence; scores, ROC and histogram beside the
-pictures. A low likeness is a result and exits with 0. Knows nothing of faces and tensors.
+In: a folder of pictures, or a LoRA to test. Out: the verdict in a sentence; scores, ROC and histogram beside
+the pictures. A low likeness is a result and exits with 0. Knows nothing of faces and tensors.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,22 +15,42 @@ from oblik import studio
 from oblik.progress import RichProgress
 from oblik.settings import Settings
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-@click.command()
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path), required=False)
+    from oblik.likeness.findings import Advice
+
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def command(ctx: click.Context) -> None:
+    """Calibrate the threshold and measure how alike pictures are.
+
+    Without a sub-command the newest batch is measured. The threshold is the score that one stranger in a
+    hundred would reach.
+    """
+    if ctx.invoked_subcommand is None:
+        ctx.invoke(measure)
+
+
+@command.command()
+@click.argument("folder", type=FOLDER, required=False)
 @click.option("--persona", "slug", help="Persona to compare with.  [the active one]")
 @click.option(
     "--without-token",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=FOLDER,
     help="Pictures of the same prompts and seeds made with --no-token: measures bleed.",
 )
 @click.pass_obj
-def command(settings: Settings, folder: Path | None, slug: str | None, without_token: Path | None) -> None:
-    """Calibrate the threshold and measure how alike pictures are.
-
-    FOLDER is a batch or any folder of pictures; without it the newest batch is measured. The threshold
-    is the score that one stranger in a hundred would reach.
-    """
+def measure(
+    settings: Settings,
+    folder: Path | None = None,
+    slug: str | None = None,
+    without_token: Path | None = None,
+) -> None:
+    """Measure a batch or any folder of pictures, the newest batch without FOLDER."""
     found = studio.measure_likeness(
         settings, folder, slug, without_token=without_token, progress=RichProgress()
     )
@@ -39,6 +60,64 @@ def command(settings: Settings, folder: Path | None, slug: str | None, without_t
         click.echo(f"  {text:>7}  {score.name}")
     click.secho(report.sentence, bold=True)
     click.echo(report.acceptance)
-    for advice in report.advice:
-        click.echo(f"advice: {advice.text}")
+    _advise(report.advice)
     click.echo(f"{found.folder / 'scores.png'}\n{found.folder / 'roc.png'}")
+
+
+@command.command()
+@click.option("--persona", "slug", help="Persona whose LoRA is tested.  [the active one]")
+@click.option("--version", metavar="VERSION", help="Version of the LoRA.  [the newest]")
+@click.option(
+    "--images",
+    type=click.IntRange(12, 2400),
+    default=12,
+    show_default=True,
+    help="Test pictures, spread over 12 conditions; 200 are needed to claim anything.",
+)
+@click.pass_obj
+def accept(settings: Settings, slug: str | None, version: str | None, images: int) -> None:
+    """Test a LoRA with pictures under hard conditions, and say whether it is accepted.
+
+    Accepted is a LoRA when at least 90 % of its pictures reach the threshold, proven by the lower end of the
+    interval. The result is kept with the LoRA.
+    """
+    tested = studio.accept(settings, slug, version=version, images=images, progress=RichProgress())
+    found = tested.acceptance
+    for row in found.conditions:
+        scores = " ".join("no face" if score is None else f"{score:.2f}" for score in row.likeness[:8])
+        more = " ..." if len(row.likeness) > 8 else ""
+        click.echo(f"  {row.recognised:>3} of {len(row.likeness):<3} {row.name:<14} {scores}{more}")
+    click.secho(found.line, bold=True)
+    click.echo(f"{found.sentence}\n{found.photos}")
+    _advise(found.advice)
+    click.echo(str(tested.folder / "acceptance.png"))
+
+
+@command.command()
+@click.argument("folder", type=FOLDER, required=False)
+@click.option(
+    "--generate",
+    "count",
+    type=click.IntRange(1, 1000),
+    metavar="N",
+    help="Let the pack paint N strangers instead, without any token.",
+)
+@click.pass_obj
+def impostors(settings: Settings, folder: Path | None, count: int | None) -> None:
+    """Calibrate with other people's faces from now on.
+
+    FOLDER holds a sub-folder for each person; a picture that lies in none is a person of its own. Only
+    embeddings are kept, and where they come from. A claim needs 300 people and 3,000 scores.
+    """
+    if (folder is None) == (count is None):
+        raise click.UsageError("give either FOLDER or --generate N")
+    found = studio.gather_impostors(settings, folder, count=count or 0, progress=RichProgress())
+    click.echo(found.impostors.source)
+    if found.misses:
+        click.echo(f"{found.misses} files without a face, or that cannot be read")
+    click.echo(str(found.path))
+
+
+def _advise(advice: Sequence[Advice]) -> None:
+    for each in advice:
+        click.echo(f"advice: {each.text}")

@@ -16,6 +16,7 @@ import numpy as np
 from oblik.datasets.manifest import Dataset, read_dataset
 from oblik.errors import InvalidInput, NotFound
 from oblik.faces.stack import FaceStack
+from oblik.flows.impostors import impostors_file
 from oblik.flows.train import latest_artifact
 from oblik.generation.engine import GRID
 from oblik.generation.record import FILE_NAME, Record, read_record, write_record
@@ -32,7 +33,6 @@ from oblik.personas.persona import Persona
 from oblik.progress import Progress
 from oblik.training.artifact import MANIFEST, read_artifact
 
-IMPOSTORS = "impostors.npz"
 PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
 MADE_HERE = {GRID, "roc.png", "scores.png"}
 
@@ -69,8 +69,10 @@ def open_ruler(
 ) -> Ruler:
     """Calibrate for a persona. ``dataset`` None means the one that the newest LoRA learned from.
 
+    The user's impostors for this face stack come before those of the pack.
+
     Raises:
-        NotFound: no dataset, or the pack brings no impostors.
+        NotFound: no dataset, or there are no impostors.
         InvalidInput: the dataset was measured with another face stack.
     """
     described, folder = _dataset(persona, home, dataset)
@@ -80,13 +82,13 @@ def open_ruler(
             f"not {stack.name}",
             hint="oblik dataset build PHOTOS",
         )
-    bundled = pack.faces_folder / IMPOSTORS
-    if not bundled.is_file():
+    others = impostors_file(home, pack, stack.name)
+    if not others.is_file():
         raise NotFound(
-            f"pack {pack.manifest.name!r} brings no faces of other people ({bundled.name})",
-            hint="oblik pack verify",
+            f"pack {pack.manifest.name!r} brings no faces of other people ({others.name})",
+            hint="oblik likeness impostors FOLDER",
         )
-    references, impostors = References.load(described, folder), Impostors.load(bundled)
+    references, impostors = References.load(described, folder), Impostors.load(others)
     rng = np.random.default_rng(seed)
     return Ruler(stack, references, impostors, calibrate(impostors, references.heldout_ND, fmr=fmr, rng=rng))
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -18,8 +17,9 @@ from typing import Any
 
 from oblik.datasets.build import build_dataset
 from oblik.datasets.manifest import read_dataset
-from oblik.flows.calibrate import IMPOSTORS, measure, note_scores, open_ruler, pictures_in
+from oblik.flows.calibrate import measure, note_scores, open_ruler, pictures_in
 from oblik.flows.generate import Order, generate, plan_order
+from oblik.flows.impostors import IMPOSTORS
 from oblik.flows.ledger import Ledger, Result, fingerprint, folder_sha256
 from oblik.flows.report import summary, tell
 from oblik.flows.story import Batch, Story
@@ -33,7 +33,7 @@ from oblik.likeness.pairs import Impostors, References, impostor_scores
 from oblik.likeness.report import read_report
 from oblik.paths import Home, atomic_write, private_dir, sha256_file
 from oblik.personas.store import PersonaStore, consent_sha256
-from oblik.progress import Advance, Progress, SilentProgress
+from oblik.progress import Progress, Unseen
 from oblik.training.artifact import CURVES, MANIFEST, TrainingLog, read_artifact
 
 PORTRAITS = (
@@ -103,19 +103,6 @@ def run_demo(order: DemoOrder, workshop: Workshop, *, progress: Progress, now: d
     return DemoResult(
         page, summary(story), demo.persona.slug, demo.home.root, tuple(ledger.reused), tuple(ledger.done)
     )
-
-
-class Unseen:
-    """Draws no bar of its own inside a stage that has one; still learns that it should stop."""
-
-    def __init__(self, outer: Progress) -> None:
-        self._outer = outer
-
-    def stage(self, name: str, total: int | None = None) -> AbstractContextManager[Advance]:
-        return SilentProgress().stage(name, total)
-
-    def check_cancelled(self) -> None:
-        self._outer.check_cancelled()
 
 
 class _Demo:

@@ -31,7 +31,7 @@ def draw_scores(report: LikenessReport, impostor_S: Scores_N) -> bytes:
     )
     title(figure, f"Likeness of {report.persona}", report.sentence)
     spread.hist(
-        impostor_S, bins=_bins(impostor_S), density=True, color=IMPOSTOR, edgecolor=PAPER, linewidth=0.4
+        impostor_S, bins=bins(impostor_S), density=True, color=IMPOSTOR, edgecolor=PAPER, linewidth=0.4
     )
     people = f"{len(impostor_S):,} scores of\n{report.calibration.impostor_identities:,} other people"
     spread.text(0.99, 0.94, people, color=SOFT, transform=spread.transAxes, va="top", ha="right", fontsize=9)
@@ -134,7 +134,8 @@ def _operating_point(report: LikenessReport) -> str:
     )
 
 
-def _bins(scores_S: Scores_N) -> Any:
+def bins(scores_S: Scores_N) -> Any:
+    """Sixty equal bins over all scores, as their 61 edges."""
     return np.linspace(float(scores_S.min()) - 0.01, float(scores_S.max()) + 0.01, 61)
 
 

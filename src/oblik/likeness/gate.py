@@ -28,7 +28,7 @@ WANTED_TPR = 0.90
 MISS = 0.0
 
 
-__all__ = ["Advice", "ImageScore", "LikenessReport", "Verdict", "judge", "sentence"]
+__all__ = ["Advice", "ImageScore", "LikenessReport", "Verdict", "acceptance", "judge", "sentence"]
 
 
 def judge(
@@ -84,7 +84,8 @@ def judge(
     )
     report.verdict = _verdict(report.median, calibration.threshold)
     report.sentence = sentence(report)
-    report.accepted, report.acceptance = _acceptance(report.stress)
+    report.accepted, line = acceptance(report.stress, calibration.fmr)
+    report.acceptance = f"own stress photos: {line}"
     report.advice = advise(report)
     return report
 
@@ -109,18 +110,20 @@ def _verdict(median: Interval, threshold: float) -> Verdict:
     return Verdict.borderline if median.value >= threshold else Verdict.not_recognised
 
 
-def _acceptance(stress: Rate | None) -> tuple[bool | None, str]:
-    """Accepted when TPR >= 90 % on stress photos is proven: the one-sided lower bound reaches it."""
+def acceptance(stress: Rate | None, fmr: float) -> tuple[bool | None, str]:
+    """Accepted when TPR >= 90 % on hard images is proven: the one-sided lower bound reaches it.
+
+    The line: "TPR 96.5 % [93.6, 98.3] at FMR 1 %: accepted". With fewer than 200 images nothing is claimed.
+    """
     if stress is None:
-        return None, f"no stress photos: not enough images to claim (0 of {ENOUGH_STRESS})"
-    found = (
-        f"stress: {stress.successes} of {stress.trials} photos at or above the threshold "
-        f"({100 * stress.value:.0f} %, at least {100 * stress.low:.0f} % with 95 % confidence)"
-    )
+        return None, f"not enough images to claim (0 of {ENOUGH_STRESS})"
+    low, high = 100 * stress.low, 100 * stress.high
+    found = f"TPR {100 * stress.value:.1f} % [{low:.1f}, {high:.1f}] at FMR {100 * fmr:g} %"
     if stress.trials < ENOUGH_STRESS:
         return None, f"{found}: not enough images to claim ({stress.trials} of {ENOUGH_STRESS})"
     accepted = stress.low >= WANTED_TPR
-    return accepted, f"{found}: {'accepted' if accepted else f'below the wanted {100 * WANTED_TPR:.0f} %'}"
+    verdict = "accepted" if accepted else f"not accepted, {100 * WANTED_TPR:.0f} % is not proven"
+    return accepted, f"{found}: {verdict}"
 
 
 def _stress_scores(references: References) -> Scores_N:

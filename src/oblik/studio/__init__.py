@@ -5,6 +5,7 @@ stages are imported when they are needed, so importing this package is cheap. Kn
 requests or pages.
 """
 
+from oblik.studio.acceptance import Accepted, accept, gather_impostors
 from oblik.studio.datasets import (
     BuiltDataset,
     DatasetWishes,
@@ -48,11 +49,13 @@ from oblik.studio.pictures import (
 )
 
 __all__ = [
+    "Accepted",
     "BuiltDataset",
     "DatasetWishes",
     "Generated",
     "Measured",
     "Trained",
+    "accept",
     "active_slug",
     "build_dataset",
     "caution",
@@ -66,6 +69,7 @@ __all__ = [
     "export_captions",
     "export_persona",
     "face_stack_of",
+    "gather_impostors",
     "generate",
     "home_of",
     "import_persona",
