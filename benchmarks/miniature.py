@@ -25,7 +25,7 @@ from oblik.diffusion.load import open_pipeline
 from oblik.faces.stack import FaceStack, open_stack
 from oblik.miniature.corpus import render_corpus, shot_of
 from oblik.miniature.people import Person
-from oblik.miniature.probes import QUESTIONS, Probe, answers, ask, train_probe
+from oblik.miniature.probes import JUDGE, JUDGED, Probe, answers, ask, train_probe
 from oblik.miniature.prompts import is_portrait
 from oblik.miniature.render import render
 from oblik.miniature.shots import Shot
@@ -119,7 +119,7 @@ def portraits(
     The descriptions are of portraits as the transformer knows them (`is_portrait`: near, not in profile,
     the face uncovered). Hats and scarves are left out, because a hat hides the hair that is asked for.
     """
-    probe = train_probe(render_corpus(work, range(1500), 4, 2, progress), progress)
+    probe = train_probe([render_corpus(work, range(1500), 4, 2, progress)], JUDGE, progress)
     asked, images = [], []
     pipeline.set_progress_bar_config(disable=True)
     with progress.stage("portraits", pictures) as advance:
@@ -128,7 +128,7 @@ def portraits(
             worn = [word for word in words["accessories"].split(", ") if word in ("glasses", "sunglasses")]
             words["accessories"] = ", ".join(worn)
             words.pop("framing")
-            asked.append(answers(words))
+            asked.append(answers(words, JUDGED))
             images.append(_portrait(pipeline, caption(words), seed, pack))
             advance(1)
     found = float(np.mean([bool(stack.detect(image)) for image in images]))
@@ -145,7 +145,7 @@ def _right(probe: Probe, images: list[NDArray[np.uint8]], asked: list[dict[str, 
     read = ask(probe, images)
     return {
         name: round(float(np.mean([read[name][i] == right[name] for i, right in enumerate(asked)])), 4)
-        for name in QUESTIONS
+        for name in JUDGED
     }
 
 
@@ -155,7 +155,7 @@ def _renders(pictures: int) -> tuple[list[NDArray[np.uint8]], list[dict[str, int
     for seed in range(UNSEEN, UNSEEN + pictures):
         shot, words = _described(seed)
         images.append(render(Person.from_seed(seed), shot, 128).image)
-        true.append(answers(words))
+        true.append(answers(words, JUDGED))
     return images, true
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from oblik.datasets.manifest import Dataset, Photo, Split, Status
+from oblik.datasets.sources import Beside
 from oblik.errors import JobCancelled
 from oblik.faces.stack import Face, Image_HW3, Unit_D
 from oblik.flows.workshop import Workshop
@@ -159,6 +160,7 @@ class World:
         return Workshop(
             pack=self.pack,
             stack=lambda: self.stack,
+            captions=Beside,
             trainer=lambda: self.trainer,
             engine=lambda: self.engine,
             shoot=shoot,

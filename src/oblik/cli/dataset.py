@@ -35,10 +35,9 @@ def command() -> None:
 @click.argument("arguments", nargs=-1, required=True, metavar="[PERSONA] PHOTOS")
 @click.option(
     "--captions",
-    type=click.Choice(["words", "measured", "model"]),
-    default="words",
-    show_default=True,
-    help="Where captions come from: your .txt and CSV files, measurement alone, or the pack's own model.",
+    type=click.Choice(["words", "measured", "network", "model"]),
+    help="Where captions come from: your .txt and CSV files, measurement alone, the pack's caption network "
+    "or its vision-language model.  [network where there is one, else words]",
 )
 @click.option(
     "--class-images", type=pictures, metavar="N|FOLDER", help="Other people: 200 to 400 of them, or a folder."
@@ -56,8 +55,8 @@ def command() -> None:
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 @click.pass_obj
 def build(
-    settings: Settings, /, arguments: tuple[str, ...], quiet: bool, captions: str, seed: int, flip: bool,
-    augment: int | None, class_images: int | Path | None, negatives: int | Path | None,
+    settings: Settings, /, arguments: tuple[str, ...], quiet: bool, captions: str | None, seed: int,
+    flip: bool, augment: int | None, class_images: int | Path | None, negatives: int | Path | None,
 ) -> None:  # fmt: skip
     """Build the next version of a dataset from the folder PHOTOS.
 

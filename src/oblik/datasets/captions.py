@@ -51,7 +51,7 @@ def caption(descriptors: Mapping[str, str], *, token: str | None = None, noun: s
     ``descriptors`` may lack any key; unknown keys are ignored. Keys and words: see the tables above
     and ``miniature/people.py``.
     """
-    return ", ".join([_subject(descriptors, token, noun), *_phrases(descriptors)])
+    return ", ".join([_subject(descriptors, token, noun), *phrases(descriptors)])
 
 
 def refuse_style_words(text: str) -> None:
@@ -131,7 +131,8 @@ def _beard(descriptors: Mapping[str, str]) -> str:
     return "" if word == "none" else word
 
 
-def _phrases(descriptors: Mapping[str, str]) -> list[str]:
+def phrases(descriptors: Mapping[str, str]) -> list[str]:
+    """What a caption says after its subject: what is worn, the face's expression, the view, the place."""
     present = descriptors.get("accessories", "")
     worn = [name for name in ACCESSORIES if name in present.split(", ")]
     clothing = descriptors.get("clothing")

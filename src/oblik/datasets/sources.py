@@ -15,6 +15,7 @@ from PIL import Image
 
 from oblik.datasets.captions import caption, check_caption, refuse_style_words, refuse_tokens
 from oblik.datasets.words import descriptors_in
+from oblik.packs.manifest import OpenPack
 from oblik.personas.persona import Persona
 from oblik.registry import load
 
@@ -59,14 +60,22 @@ class Beside:
 SOURCES = {
     "words": "oblik.datasets.sources:Beside",
     "measured": "oblik.datasets.sources:Measured",
+    "network": "oblik.datasets.backends.network:CaptionNetwork",
     "model": "oblik.datasets.backends.vlm:VisionLanguage",
 }
 
 
 def open_source(name: str, **options: Any) -> CaptionSource:
-    """A caption source by name (``model`` takes ``folder=``, the pack's, and ``device=``)."""
+    """A caption source by name (``model`` and ``network`` take ``folder=``, ``model`` also ``device=``)."""
     source: CaptionSource = load("caption source", name, SOURCES)(**options)
     return source
+
+
+def usual_source(pack: OpenPack) -> CaptionSource:
+    """The pack's caption network where it has one, else what the user wrote."""
+    if pack.words_folder.is_dir():
+        return open_source("network", folder=pack.words_folder)
+    return open_source("words")
 
 
 @dataclass(frozen=True)

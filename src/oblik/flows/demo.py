@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from oblik.datasets.build import build_dataset
+from oblik.datasets.extras import Wishes
 from oblik.datasets.manifest import read_dataset
 from oblik.flows.calibrate import measure, note_scores, open_ruler, pictures_in
 from oblik.flows.generate import Order, generate, plan_order
@@ -145,6 +146,7 @@ class _Demo:
                 self.persona, self.photos_dir, home=self.home, stack=self.workshop.stack(),
                 pack=self.pack.manifest, now=self.now, progress=self.progress,
                 impostors_MD=Impostors.load(self.pack.faces_folder / IMPOSTORS).embeddings_MD,
+                wishes=Wishes(source=self.workshop.captions()),
             )  # fmt: skip
             return {"version": dataset.version, "sha256": sha256_file(self._dataset_file(dataset.version))}
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from oblik.datasets.sources import CaptionSource, usual_source
 from oblik.errors import Conflict
 from oblik.faces.stack import FaceStack
 from oblik.generation.engine import Engine, open_engine
@@ -32,6 +33,7 @@ class Workshop:
 
     pack: OpenPack
     stack: Callable[[], FaceStack]
+    captions: Callable[[], CaptionSource]
     trainer: Callable[[], Trainer]
     engine: Callable[[], Engine]
     shoot: Callable[[int, int, Path], object]
@@ -46,6 +48,7 @@ def open_workshop(pack: OpenPack, stack: Callable[[], FaceStack], device: str) -
     return Workshop(
         pack=pack,
         stack=stack,
+        captions=lambda: usual_source(pack),
         trainer=lambda: open_trainer(device=device),
         engine=lambda: open_engine(device=device),
         shoot=shoot,

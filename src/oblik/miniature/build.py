@@ -3,7 +3,8 @@
 In: a work folder (kept between runs; every stage goes on where it stopped) and a recipe. Out: a pack that
 plain `QwenImagePipeline.from_pretrained` loads. Stages, each usable alone:
 
-    corpus -> tokenizer -> vae -> faces -> material (latents, face vectors, captions) -> transformer -> pack
+    corpus -> tokenizer -> vae -> faces -> words -> material (latents, face vectors, captions) -> transformer
+    -> pack
 
 Knows nothing of personas: every face it sees is rendered.
 """
@@ -23,12 +24,14 @@ from torch import Tensor, nn
 from transformers import Qwen2Tokenizer
 
 from oblik.diffusion import identity
+from oblik.miniature.alignment import see_corpus
 from oblik.miniature.architecture import LATENT_CHANNELS, new_scheduler
 from oblik.miniature.corpus import Corpus, render_corpus
 from oblik.miniature.face_networks import Embedder, Landmarks
 from oblik.miniature.faces_pack import NAME, write_faces
 from oblik.miniature.improve import EMBEDDER, START_EMBEDDER, carry_names
 from oblik.miniature.manifest import write_manifest
+from oblik.miniature.probes import TELLER, WORDS_FILE, train_probe, write_teller
 from oblik.miniature.prompts import all_phrases, write_prompts
 from oblik.miniature.train_faces import FaceRecipe, embed_corpus, train_embedder, train_landmarks
 from oblik.miniature.train_transformer import Material, Painter, TransformerRecipe, on_face, train_transformer
@@ -108,6 +111,14 @@ class Build:
         )
         return net.eval()
 
+    def words(self) -> Path:
+        """The folder of the caption network."""
+        folder = self.work / "words"
+        if not (folder / WORDS_FILE).exists():
+            corpora = (self.corpus(), self.hard_corpus())
+            write_teller(folder, train_probe(corpora, TELLER, self.progress))
+        return folder
+
     def material(self) -> Material:
         """What the transformer learns from."""
         corpus = self.corpus()
@@ -117,9 +128,17 @@ class Build:
         faces = self.work / "faces.npy"
         if not faces.exists():
             np.save(faces, self._face_vectors(self.embedder()))
+        seen = self.work / "seen.npy"
+        if not seen.exists():
+            np.save(seen, see_corpus(self.landmarks(), corpus.images, self.progress))
         seed = self.recipe.transformer.seed
-        prompts = write_prompts(corpus.descriptors, corpus.landmarks, self.tokenizer(), seed)
-        return Material(np.load(latents, mmap_mode="r"), np.load(faces), on_face(corpus.landmarks), prompts)
+        return Material(
+            latents=np.load(latents, mmap_mode="r"),
+            faces=np.load(faces),
+            on_face=on_face(corpus.landmarks),
+            seen=np.load(seen, mmap_mode="r"),
+            prompts=write_prompts(corpus.descriptors, corpus.landmarks, self.tokenizer(), seed),
+        )
 
     def painter(self) -> Painter:
         """Transformer, text encoder and identity projector, averaged."""
@@ -135,6 +154,7 @@ class Build:
         painter, vae, tokenizer = self.painter(), self.vae(), self.tokenizer()
         write_pack(out, painter, vae, tokenizer)
         write_faces(out / "faces", self.embedder(), self.landmarks(), self.recipe.workers, self.progress)
+        shutil.copytree(self.words(), out / "words", dirs_exist_ok=True)
         write_manifest(out)
 
     @torch.no_grad()

@@ -38,8 +38,8 @@ def adopt(pack: Path, work: Path, *, faces: bool = False) -> None:
     With ``faces`` the pack's embedder is only where the embedder's own training starts.
     """
     work.mkdir(parents=True, exist_ok=True)
-    for part in ("vae", "tokenizer"):
-        if not (work / part).exists():
+    for part in ("vae", "tokenizer", "words"):
+        if (pack / part).exists() and not (work / part).exists():
             shutil.copytree(pack / part, work / part)
     nets: tuple[tuple[str, str, nn.Module], ...] = (
         (START_EMBEDDER if faces else EMBEDDER, "embedder.onnx", Embedder()),

@@ -64,6 +64,11 @@ class OpenPack(BaseModel):
         return self.folder / "tokenizer" / "tokenizer.json"
 
     @property
+    def words_folder(self) -> Path:
+        """The caption network, where the pack has one: ``words.onnx`` and ``words.json``."""
+        return self.folder / "words"
+
+    @property
     def faces_folder(self) -> Path:
         """ONNX face networks, ``faces.json`` and the impostor embeddings ``impostors.npz``."""
         return self.folder / "faces"

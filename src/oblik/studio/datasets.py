@@ -34,7 +34,7 @@ class BuiltDataset(NamedTuple):
 class DatasetWishes:
     """What somebody asked for. A number of pictures or a folder of them; None leaves it to the pack."""
 
-    captions: str = "words"
+    captions: str | None = None
     class_images: int | Path | None = None
     negatives: int | Path | None = None
     augment: int | None = None
@@ -189,7 +189,7 @@ def _wishes(
 ) -> Wishes:
     from oblik.datasets.extras import Wishes
     from oblik.datasets.manifest import Augmentation
-    from oblik.datasets.sources import open_source
+    from oblik.datasets.sources import open_source, usual_source
     from oblik.errors import BackendUnavailable
     from oblik.flows.class_images import painter_of
     from oblik.generation.engine import open_engine
@@ -199,9 +199,16 @@ def _wishes(
             f"the text encoder of the pack {pack.manifest.name!r} reads words and cannot see",
             hint="leave --captions out, or choose a larger pack: oblik pack list",
         )
-    options = {"folder": pack.folder, "device": settings.device} if asked.captions == "model" else {}
+    if asked.captions is None:
+        source = usual_source(pack)
+    elif asked.captions == "network":
+        source = open_source("network", folder=pack.words_folder)
+    elif asked.captions == "model":
+        source = open_source("model", folder=pack.folder, device=settings.device)
+    else:
+        source = open_source(asked.captions)
     return Wishes(
-        source=open_source(asked.captions, **options), others=others,
+        source=source, others=others,
         class_images=asked.class_images, negatives=asked.negatives,
         augmentation=None if asked.augment is None else Augmentation(
             copies=asked.augment, flip=asked.flip, seed=asked.seed
