@@ -262,7 +262,8 @@ def _step_loss(
     seen = torch.from_numpy(captions.material.seen[batch.rows]).float()
     with torch.autocast("cpu", torch.bfloat16):
         unlike = alignment(seen, weight_BT)
-    return (weight_BT * squared_BT).sum() / weight_BT.sum() + recipe.align * unlike
+    loss: Tensor = (weight_BT * squared_BT).sum() / weight_BT.sum() + recipe.align * unlike
+    return loss
 
 
 def _optimisers(
