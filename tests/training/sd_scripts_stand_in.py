@@ -119,7 +119,7 @@ def _misbehave(how: str) -> None:
 
 
 def _bar(name: str, done: int, total: int, rest: str) -> None:
-    """A bar as tqdm draws it: on stderr, over itself, without an end of line; a second one below the first."""
+    """A bar as tqdm draws it: on stderr, over itself, without an end of line; a second one below."""
     drawn = "█" * (10 * done // total)
     text = f"\r{name}: {100 * done // total:3d}%|{drawn:<10}| {done}/{total} [{rest}]"
     sys.stderr.write(text if name == "steps" else f"\n{text}\x1b[A")

@@ -234,7 +234,7 @@ def test_cancelling_ends_the_script_and_what_it_started(
     with pytest.raises(JobCancelled):
         trainer.train(request, SilentProgress(cancelled=started))
     assert time.monotonic() - began < 30
-    assert [pid for pid in seen() if _lives(pid)] == []
+    assert all(_ended(pid) for pid in seen())
     assert left_in(request.out_dir.parent) == ["kohya.log"]
 
 
@@ -295,8 +295,12 @@ def _read(file: Path) -> Any:
         return None
 
 
-def _lives(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+def _ended(pid: int) -> bool:
+    for _ in range(100):
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(0.1)
+    return False
