@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from oblik.cli import main
+from oblik.datasets.manifest import Dataset
 from oblik.paths import Home, atomic_write
 from oblik.personas.enrol import make_persona, synthetic_consent
 from oblik.personas.store import PersonaStore
@@ -122,3 +123,18 @@ def test_a_program_that_is_not_set_says_which_setting(oblik: Oblik) -> None:
     refused = oblik("lora", "install", "--to", "easy-diffusion")
     assert refused.exit_code == 2
     assert "easy_diffusion_dir is not set" in refused.output
+
+
+def test_kohya_is_asked_for_by_name_and_refuses_qwen_image(oblik: Oblik, home: Home) -> None:
+    folders = home.persona("subject")
+    dataset = Dataset(
+        persona="subject", version="v001", trigger="<oblik_subject>", class_noun="person", created_at=NOW,
+        consent_sha256="c" * 64, face_stack="none", short_side_px=32, embeddings="", photos=[],
+    )  # fmt: skip
+    atomic_write(folders.datasets / "v001" / "dataset.json", dataset.model_dump_json())
+    refused = oblik("train", "--trainer", "kohya")
+    assert refused.exit_code == 2
+    assert "sd-scripts cannot train the pack 'tiny' of the family 'qwen_image'" in refused.output
+    assert "hint: oblik train --trainer native" in refused.output
+    assert not (folders.loras / "v003").exists()
+    assert "hint: known: kohya, native" in oblik("train", "--trainer", "kojya").output

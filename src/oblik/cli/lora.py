@@ -14,7 +14,7 @@ from oblik import studio
 from oblik.cli import note
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from oblik.settings import Settings
 
@@ -139,7 +139,7 @@ def _tell(made: studio.Copies) -> None:
             note(f"licence of {line}")
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]] | list[tuple[str, str, str]]) -> None:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table

@@ -48,4 +48,5 @@ def command(
         f"in {made.seconds:.0f} s"
     )
     click.echo(str(trained.folder))
-    click.echo('next: oblik generate "in a park"')
+    elsewhere = made.trainer != "native"
+    click.echo("next: oblik lora install --to comfyui" if elsewhere else 'next: oblik generate "in a park"')
