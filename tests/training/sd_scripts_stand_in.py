@@ -28,7 +28,7 @@ VALUES = (
     "save_precision save_every_n_steps network_module network_dim network_alpha learning_rate "
     "optimizer_type max_grad_norm lr_scheduler lr_warmup_steps max_train_steps mixed_precision seed "
     "max_data_loader_n_workers tokenizer_cache_dir validate_every_n_steps validate_every_n_epochs "
-    "validation_seed"
+    "validation_seed save_last_n_steps"
 ).split()
 SWITCHES = (
     "no_metadata gradient_checkpointing sdpa cache_latents persistent_data_loader_workers no_half_vae"

@@ -24,6 +24,7 @@ from oblik.packs.manifest import OpenPack, Pack
 from oblik.personas.persona import Consent, Persona, Scope
 from oblik.progress import SilentProgress
 from oblik.training.artifact import CURVES, WEIGHTS, TrainingLog, read_artifact
+from oblik.training.backends.kohya_files import keep_best
 from oblik.training.config import TrainConfig
 from oblik.training.trainer import Trainer, TrainRequest, open_trainer
 
@@ -195,6 +196,15 @@ def test_a_torn_lora_is_not_taken(
     request = request_of()
     trainer.train(request, SilentProgress())
     assert value_in(request.out_dir / WEIGHTS) == 4
+
+
+def test_of_measured_loras_only_the_best_is_kept(tmp_path: Path) -> None:
+    for step in (2, 4, 6):
+        (tmp_path / f"lora-step{step:08d}.safetensors").write_bytes(b"")
+    keep_best(tmp_path, {2: 0.3, 4: 0.1})
+    assert left_in(tmp_path) == ["lora-step00000004.safetensors", "lora-step00000006.safetensors"]
+    keep_best(tmp_path, {})
+    assert len(left_in(tmp_path)) == 2
 
 
 @pytest.mark.parametrize(

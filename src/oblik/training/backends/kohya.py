@@ -92,16 +92,20 @@ class KohyaTrainer:
         if self._device.startswith("cuda:"):
             environment["CUDA_VISIBLE_DEVICES"] = self._device.removeprefix("cuda:")
         began = time.monotonic()
-        output = self._watch(request, command, workspace, environment, progress)
-        found, step = files.best_lora(folder / files.OUTPUT, output.held_out, output.done)
+        written = folder / files.OUTPUT
+        output = self._watch(request, command, workspace, environment, written, progress)
+        found, step = files.best_lora(written, output.held_out, output.done)
         seconds = round(time.monotonic() - began, 1)
         _write_artifact(request, found, step, output, seconds, commit_of(script.parent))
 
     def _watch(
         self, request: TrainRequest, command: list[str], workspace: Path, environment: dict[str, str],
-        progress: Progress,
+        written: Path, progress: Progress,
     ) -> Output:  # fmt: skip
-        """Run the command to its end; its output goes line by line into the log and into the bar."""
+        """Run the command to its end; its output goes line by line into the log and into the bar.
+
+        Of the LoRAs in ``written`` only the best so far and the newest are kept.
+        """
         output = Output()
         log = private_dir(request.out_dir.parent) / LOG
         with (
@@ -116,6 +120,7 @@ class KohyaTrainer:
                     lines.write(line.rstrip() + "\n")
                 if steps:
                     advance(steps, output.note)
+                    files.keep_best(written, output.held_out)
                 if output.loss is not None and math.isnan(output.loss):
                     raise BackendError(
                         f"the loss is no number any more, at step {output.done}",
@@ -196,6 +201,8 @@ def script_options(request: TrainRequest, config_file: Path, *, held_out: bool) 
         never = config.steps + 1  # it would measure after every epoch as well
         options |= {"validate_every_n_steps": config.checkpoint_every, "validate_every_n_epochs": never}
         options["validation_seed"] = config.seed
+    else:
+        options["save_last_n_steps"] = config.checkpoint_every
     switches = ["--no_metadata", "--gradient_checkpointing", "--sdpa", "--cache_latents"]
     switches.append("--persistent_data_loader_workers")
     if files.is_sdxl(request.pack):

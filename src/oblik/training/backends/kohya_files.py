@@ -117,6 +117,15 @@ def best_lora(folder: Path, held_out: dict[int, float], last: int) -> tuple[Path
     return whole[step], step
 
 
+def keep_best(folder: Path, held_out: dict[int, float]) -> None:
+    """Remove the LoRAs of measured steps but the best: hundreds of them would fill the disk."""
+    best = min(held_out, key=lambda step: (held_out[step], step), default=None)
+    for file in folder.glob("*"):
+        found = _STEP.fullmatch(file.name)
+        if found and int(found[1]) in held_out and int(found[1]) != best:
+            file.unlink()
+
+
 def lora_modules(file: Path) -> set[str]:
     """Which parts a LoRA file changes: ``lora_unet``, ``lora_te``...; empty when it is torn or no LoRA."""
     try:
