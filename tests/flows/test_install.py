@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from oblik.errors import BackendError, Conflict, InvalidInput, LoraBroken, NotFound
+from oblik.flows.calibrate import measure, open_ruler
 from oblik.flows.folders import COMFYUI, EASY_DIFFUSION, check_all, lora_folder, target
-from oblik.flows.generate import Order, plan_order
+from oblik.flows.generate import Order, generate, plan_order
 from oblik.flows.install import Source, export, install, uninstall
 from oblik.flows.loras import compare, entries, find, page
 from oblik.flows.train import choose, latest_artifact
@@ -20,6 +21,7 @@ from oblik.generation.presets import find_preset
 from oblik.paths import sha256_file
 from oblik.personas.erase import erase
 from oblik.personas.installations import Fate, installations
+from oblik.progress import SilentProgress
 from oblik.settings import Settings
 from oblik.training.artifact import WEIGHTS, read_artifact
 from oblik.training.safetensors_header import tensors_in
@@ -217,6 +219,29 @@ def test_a_page_and_a_comparison(world: World) -> None:
     assert rows["steps"] == rows["config.steps"] == ("40", "80")
     assert "rank" not in rows, "what is equal is not shown"
     assert rows["likeness"] == ("not measured", "not measured")
+
+
+def test_likeness_is_that_of_the_newest_pictures_with_the_token(world: World) -> None:
+    world.dataset()
+    world.artifact("v001")
+    ruler = open_ruler(world.persona, home=world.home, pack=world.pack, stack=world.stack)
+    for token in (True, False):
+        order = Order("smiling", {"seeds": (1, 2)}, token=token)
+        plan = plan_order(order, world.persona, find_preset("fast"), world.pack, world.home)
+        _, folder = generate(
+            world.persona, plan, home=world.home, pack=world.pack, engine=world.engine,
+            progress=SilentProgress(), now=world.now,
+        )  # fmt: skip
+        report = measure(
+            world.persona, folder, ruler, home=world.home, progress=SilentProgress(), now=world.now
+        )
+        if token:
+            alike = report
+    world.artifact("v002")
+    first, second = entries(world.home.persona("sitter"))
+    assert first.likeness == alike
+    assert first.likeness_words.endswith(f"threshold {ruler.calibration.threshold:.2f}: recognised")
+    assert second.likeness is None
 
 
 def test_every_place_is_checked(tmp_path: Path) -> None:

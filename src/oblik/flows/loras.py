@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from oblik.errors import NotFound
-from oblik.flows.train import chosen_artifact, finished, latest_artifact
+from oblik.flows.train import finished, latest_artifact
+from oblik.generation.plan import Plan
 from oblik.generation.record import FILE_NAME, read_record
 from oblik.likeness.findings import LikenessReport
 from oblik.likeness.report import read_report
@@ -119,27 +120,25 @@ def losses(log: TrainingLog) -> list[tuple[str, str]]:
     return rows
 
 
-def measured(home: PersonaHome, version: str) -> LikenessReport | None:
-    """The newest likeness report of pictures that this version made, token and weights on."""
+def measured(home: PersonaHome, made: LoraArtifact) -> LikenessReport | None:
+    """The newest likeness report of pictures that this LoRA made, with its trigger in the prompt."""
+
+    def by_it(plan: Plan) -> bool:
+        return plan.lora == made.version and plan.lora_scale > 0 and made.trigger in plan.prompt
+
     for batch in reversed(versions(home.gallery)):
         for file in sorted((home.gallery / batch).rglob(REPORT)):
             plans = [read_record(record).plan for record in file.parent.rglob(FILE_NAME)]
-            if plans and all(plan.lora == version and plan.lora_scale > 0 for plan in plans):
+            if plans and all(by_it(plan) for plan in plans):
                 return read_report(file.parent)
     return None
 
 
-def chosen(home: PersonaHome) -> str | None:
-    """The version that somebody chose; None when the newest is used."""
-    return chosen_artifact(home.loras)
-
-
 def _entry(home: PersonaHome, version: str) -> Entry:
+    made = read_artifact(home.loras / version)
     copies = tuple(known.path for known in installations(home) if known.version == version)
-    return Entry(
-        read_artifact(home.loras / version), home.loras / version, version == latest_artifact(home.loras),
-        measured(home, version), copies,
-    )  # fmt: skip
+    used = version == latest_artifact(home.loras)
+    return Entry(made, home.loras / version, used, measured(home, made), copies)
 
 
 def _token(made: LoraArtifact) -> str:
