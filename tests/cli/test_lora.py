@@ -125,7 +125,9 @@ def test_a_program_that_is_not_set_says_which_setting(oblik: Oblik) -> None:
     assert "easy_diffusion_dir is not set" in refused.output
 
 
-def test_kohya_is_asked_for_by_name_and_refuses_qwen_image(oblik: Oblik, home: Home) -> None:
+def test_kohya_is_asked_for_by_name_and_refuses_qwen_image(
+    oblik: Oblik, home: Home, tiny_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folders = home.persona("subject")
     dataset = Dataset(
         persona="subject", version="v001", trigger="<oblik_subject>", class_noun="person", created_at=NOW,
@@ -138,3 +140,12 @@ def test_kohya_is_asked_for_by_name_and_refuses_qwen_image(oblik: Oblik, home: H
     assert "hint: oblik train --trainer native" in refused.output
     assert not (folders.loras / "v003").exists()
     assert "hint: known: kohya, native" in oblik("train", "--trainer", "kojya").output
+    manifest = json.loads((tiny_pack / "pack.json").read_text(encoding="utf-8")) | {
+        "family": "stable_diffusion"
+    }
+    (tiny_pack / "pack.json").write_text(json.dumps(manifest), encoding="utf-8")
+    (tiny_pack / "model_index.json").write_text("{}", encoding="utf-8")
+    monkeypatch.setenv("OBLIK_KOHYA_SCRIPT_PATH", str(tmp_path / "train_network.py"))
+    absent = oblik("train", "--trainer", "kohya")
+    assert absent.exit_code == 3
+    assert f"there is no train_network.py in {tmp_path}" in absent.output
