@@ -93,6 +93,9 @@ a111:
     loras: |
         absent
         Lora
+other:
+    base_path:
+    loras:
 empty:
 """
     tree(tmp_path / "more", "Lora")
@@ -184,7 +187,14 @@ def test_an_export_for_kohya_has_its_names_and_the_same_numbers(world: World, tm
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda b: b[:-1], lambda b: b[:20], lambda b: b"", lambda b: b"\xff" * 40]
+    "damage",
+    [
+        lambda b: b[:-1],
+        lambda b: b[:20],
+        lambda b: b"",
+        lambda b: b"\xff" * 40,
+        lambda b: b.replace(b"data_", b"dada_"),
+    ],
 )
 def test_a_damaged_file_is_no_lora(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     (tmp_path / "a.safetensors").write_bytes(damage(weights()))

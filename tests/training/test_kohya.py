@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -269,6 +270,15 @@ def test_qwen_image_is_for_the_native_trainer(
         trainer.train(request, SilentProgress())
     assert caught.value.hint == "oblik train --trainer native"
     assert left_in(request.out_dir.parent) == []
+
+
+def test_a_dataset_without_photos_is_refused(
+    trainer: Trainer, request_of: Callable[..., TrainRequest]
+) -> None:
+    request = request_of()
+    empty = replace(request, dataset=request.dataset.model_copy(update={"photos": []}))
+    with pytest.raises(InvalidInput, match="no photo to learn from"):
+        trainer.train(empty, SilentProgress())
 
 
 def test_a_run_cannot_be_gone_on_with(trainer: Trainer, request_of: Callable[..., TrainRequest]) -> None:

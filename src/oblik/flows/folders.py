@@ -111,8 +111,10 @@ def _extra_model_paths(root: Path) -> tuple[list[Path], list[Path]]:
     for group in _yaml(root / "extra_model_paths.yaml").values():
         if not isinstance(group, dict):
             continue
-        parent = root / expanded(str(group.get("base_path", "")))
-        places = [parent / line.strip() for line in str(group.get("loras", "")).splitlines() if line.strip()]
+        parent = root / expanded(str(group.get("base_path") or ""))
+        places = [
+            parent / line.strip() for line in str(group.get("loras") or "").splitlines() if line.strip()
+        ]
         (first if group.get("is_default") else last).extend(places)
     return first, last
 

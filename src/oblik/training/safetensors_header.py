@@ -25,7 +25,10 @@ def tensors_in(path: Path) -> dict[str, dict[str, Any]]:
     with path.open("rb") as file:
         header, begin = _header(file, path)
     tensors = {name: entry for name, entry in header.items() if name != METADATA}
-    end = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
+    try:
+        end = max((int(entry["data_offsets"][1]) for entry in tensors.values()), default=0)
+    except (KeyError, TypeError, ValueError, IndexError) as broken:
+        raise LoraBroken(f"{path.name} has a damaged header", hint="train it again: oblik train") from broken
     if path.stat().st_size != begin + end:
         raise LoraBroken(f"{path.name} is cut off", hint="train it again: oblik train")
     return tensors

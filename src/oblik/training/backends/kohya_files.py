@@ -20,7 +20,7 @@ from typing import Any
 import tomli_w
 
 from oblik.datasets.manifest import Kind, Split
-from oblik.errors import BackendError, LoraBroken, PackBroken
+from oblik.errors import BackendError, InvalidInput, LoraBroken, PackBroken
 from oblik.packs.manifest import OpenPack
 from oblik.paths import atomic_write, private_dir
 from oblik.training.safetensors_header import tensors_in
@@ -44,10 +44,15 @@ def lay_out(request: TrainRequest, folder: Path, *, held_out: bool) -> Path:
     """Copy pictures and captions, write ``dataset.toml`` and return it.
 
     ``held_out``: whether this sd-scripts measures the loss on photos of its own (v0.10 and later).
+    Raises InvalidInput when there is no photo to learn from.
     """
     dataset, source = request.dataset, request.dataset_dir
     photos: list[Captioned] = [(str(photo.path), photo.caption) for photo in dataset.accepted(Split.train)]
     photos += _extras(request, Kind.augmented)
+    if not photos:
+        raise InvalidInput(
+            f"dataset {dataset.version} has no photo to learn from", hint="oblik dataset build PHOTOS"
+        )
     others = _extras(request, Kind.class_image) + _extras(request, Kind.negative)
     kept = [(str(photo.path), photo.caption) for photo in dataset.accepted(Split.validation)]
     repeats = max(REPEATS, -(-len(others) // max(1, len(photos))))
