@@ -22,7 +22,7 @@ from oblik import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK_LINE = re.compile(r'[a-z0-9][a-z0-9-]*==[0-9][0-9a-z.]*( ; python_version (<|>=) "3\.11")?')
-DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python-headless", "tomllib": "tomli"}
+DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python-headless", "tomllib": "tomli", "yaml": "pyyaml"}
 NEEDED_UNSEEN = {
     "accelerate": "diffusers and transformers load weights through it",
     "onnx": "torch writes ONNX files through it",

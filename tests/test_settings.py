@@ -51,13 +51,11 @@ def test_every_source_wins_over_the_one_before(
     monkeypatch.setenv("OBLIK_PACK", "c")
     settings = Settings.load(pack="d")
     assert (settings.pack, settings.device, settings.threads, settings.persona) == ("d", "cuda:1", 2, "a")
-    assert origins(settings) == {
-        "home": "default",
+    assert {name: origin for name, origin in origins(settings).items() if origin != "default"} == {
         "pack": "--pack",
         "device": "OBLIK_DEVICE",
         "threads": str(nearer),
         "persona": str(at_home),
-        "face_stack": "default",
     }
 
 

@@ -20,6 +20,7 @@ from typing import IO
 
 _VERSION = re.compile(r"v(\d{3,})")
 _CHUNK_BYTES = 1 << 20
+_VARIABLE = re.compile(r"\$(\w+)|\$\{(\w+)\}|%([^%/\\]+)%")
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,20 @@ class Home:
     def persona(self, slug: str) -> PersonaHome:
         """The folders of the persona ``slug``; they need not exist."""
         return PersonaHome(self.personas / slug)
+
+
+def expanded(text: str) -> Path:
+    """A path as a person types it: ``~``, ``$VAR``, ``${VAR}`` and ``%VAR%`` are replaced on every system.
+
+    A variable that is not set stays as it was typed; HOME and USERPROFILE are the home folder everywhere.
+    """
+
+    def value(found: re.Match[str]) -> str:
+        name = found[1] or found[2] or found[3]
+        known = os.environ.get(name)
+        return known or (str(Path.home()) if name.upper() in ("HOME", "USERPROFILE") else found[0])
+
+    return Path(_VARIABLE.sub(value, text)).expanduser()
 
 
 def private_dir(path: Path) -> Path:

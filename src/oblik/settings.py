@@ -21,6 +21,7 @@ from pydantic_settings import (
 )
 
 from oblik.errors import InvalidInput
+from oblik.paths import expanded
 
 FILE_NAME = "oblik.toml"
 ENV_PREFIX = "OBLIK_"
@@ -55,12 +56,27 @@ class Settings(BaseSettings):
         description="Face stack: `pack` for the pack's own, or `dlib` for photographs.",
     )
 
+    kohya_script_path: Path | None = Field(
+        None, description="`train_network.py` of your checkout of sd-scripts, for `train --trainer kohya`."
+    )
+    kohya_workspace: Path | None = Field(
+        None, description="Folder that sd-scripts runs in; unset means the script's own."
+    )
+    kohya_accelerate_bin: str | None = Field(
+        None,
+        description="`accelerate` of sd-scripts' environment; unset looks in the workspace, then in PATH.",
+    )
+    easy_diffusion_dir: Path | None = Field(
+        None, description="Folder of Easy Diffusion, for `lora install --to easy-diffusion`."
+    )
+    comfyui_dir: Path | None = Field(None, description="Folder of ComfyUI, for `lora install --to comfyui`.")
+
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
-    @field_validator("home")
+    @field_validator("home", "kohya_script_path", "kohya_workspace", "easy_diffusion_dir", "comfyui_dir")
     @classmethod
-    def _whole_path(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+    def _whole_path(cls, value: Path | None) -> Path | None:
+        return value if value is None else expanded(str(value)).absolute()
 
     @classmethod
     def settings_customise_sources(
@@ -121,9 +137,15 @@ def _read_toml(cls: type[BaseSettings], path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        return TomlConfigSettingsSource(cls, path)()
+        found = TomlConfigSettingsSource(cls, path)()
     except ValueError as problem:
         raise InvalidInput(f"{path} is not valid TOML: {problem}", hint=f"correct {path}") from problem
+    return {name: value for key, part in found.items() for name, value in _flat(key, part).items()}
+
+
+def _flat(key: str, part: Any) -> dict[str, Any]:
+    """A table ``[kohya]`` with ``workspace`` is the setting ``kohya_workspace``."""
+    return {f"{key}_{name}": value for name, value in part.items()} if isinstance(part, dict) else {key: part}
 
 
 def _braced(path: Path) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from oblik.cli import COMMANDS
+from oblik.cli import COMMANDS, main
 from oblik.cli.docs import cli_page, pages, settings_page
 from oblik.settings import Settings
 
@@ -26,4 +27,6 @@ def test_every_command_has_a_section() -> None:
 def test_every_setting_has_a_row() -> None:
     page = settings_page()
     for name in Settings.model_fields:
-        assert f"| `{name}` | `OBLIK_{name.upper()}` | `--{name}` |" in page
+        assert f"| `{name}` | `OBLIK_{name.upper()}` | " in page
+    flags = set(re.findall(r"`--(\w+)` \|", page))
+    assert flags == {str(option.name) for option in main.params} & set(Settings.model_fields)

@@ -22,6 +22,7 @@ COMMANDS = {
     "token": "Check that a trigger token stays one id in the pack's tokenizer.",
     "dataset": "Turn a folder of photos into a curated, captioned dataset.",
     "train": "Train a LoRA of the persona on a dataset.",
+    "lora": "List, compare, choose, export and install trained LoRAs.",
     "generate": 'Make portraits from PROMPT, for example "in a park, smiling".',
     "likeness": "Calibrate the threshold and measure how alike pictures are.",
     "replay": "Run a record.json again, exactly as it ran.",
@@ -29,6 +30,7 @@ COMMANDS = {
     "pack": "List, inspect and verify base models.",
     "miniature": "Render people who do not exist; build the embedded pack.",
     "demo": "The whole flow on a rendered stranger, ending in a report.",
+    "config": "Check the folders and programs that the settings name.",
     "doctor": "Say what this machine can do and what is missing.",
 }
 

@@ -41,7 +41,14 @@ An `{file}`:
 ```toml
 pack = "miniature"
 threads = 2
+comfyui_dir = "~/ComfyUI"
+
+[kohya]
+script_path = "%USERPROFILE%/sd-scripts/train_network.py"
 ```
+
+A table is a part of the name: `script_path` in `[kohya]` is `kohya_script_path`. In paths `~`, `$VAR` and
+`%VAR%` are replaced on every system.
 """
 
 
@@ -85,7 +92,8 @@ def _section(context: click.Context, level: int) -> str:
 
 def _row(name: str, field: Any) -> str:
     default = "" if field.default is None else f"`{field.default}`"
-    variable, flag = f"`{ENV_PREFIX}{name.upper()}`", f"`--{name}`"
+    variable = f"`{ENV_PREFIX}{name.upper()}`"
+    flag = f"`--{name}`" if name in {parameter.name for parameter in main.params} else ""
     return f"| `{name}` | {variable} | {flag} | {default} | {field.description} |"
 
 

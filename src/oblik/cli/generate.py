@@ -41,7 +41,7 @@ def seed_list(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 @click.option("--seed", type=click.IntRange(min=0), help="The first seed of --count.  [1]")
 @click.option("--steps", type=int, help="Sampling steps, 1 to 150.")
 @click.option("--guidance", type=float, help="Guidance scale, 1 to 20 (Qwen-Image: true_cfg_scale).")
-@click.option("--lora", metavar="VERSION", help="LoRA version.  [the newest]")
+@click.option("--lora", metavar="VERSION", help="LoRA version.  [the one in use]")
 @click.option("--lora-scale", type=float, help="Strength of the LoRA, 0 to 1.5.")
 @click.option("--width", "width_px", type=int, help="Width in pixels.")
 @click.option("--height", "height_px", type=int, help="Height in pixels.")

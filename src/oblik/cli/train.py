@@ -24,18 +24,23 @@ from oblik.settings import Settings
 )
 @click.option("--batch", type=click.IntRange(min=1), help="Photos in one step.")
 @click.option("--seed", type=int, help="Seed of everything that is drawn.")
+@click.option(
+    "--trainer", default="native", show_default=True, metavar="NAME",
+    help="native, or kohya: your checkout of sd-scripts, for Stable Diffusion.",
+)  # fmt: skip
 @click.option("--resume", is_flag=True, help="Go on with a training that was stopped.")
 @click.pass_obj
 def command(
-    settings: Settings, /, slug: str | None, dataset: str | None, resume: bool, **asked: int | float | None
-) -> None:
+    settings: Settings, /, slug: str | None, dataset: str | None, resume: bool, trainer: str,
+    **asked: int | float | None,
+) -> None:  # fmt: skip
     """Train a LoRA of the persona on a dataset.
 
     The base model is never changed: a small set of weights and one new word learn the person.
     """
     note(studio.caution(settings, slug))
     trained = studio.train(
-        settings, slug, dataset=dataset, asked=asked, resume=resume, progress=RichProgress()
+        settings, slug, dataset=dataset, asked=asked, resume=resume, trainer=trainer, progress=RichProgress()
     )
     made = trained.artifact
     click.echo(
@@ -43,4 +48,5 @@ def command(
         f"in {made.seconds:.0f} s"
     )
     click.echo(str(trained.folder))
-    click.echo('next: oblik generate "in a park"')
+    elsewhere = made.trainer != "native"
+    click.echo("next: oblik lora install --to comfyui" if elsewhere else 'next: oblik generate "in a park"')

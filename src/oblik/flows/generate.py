@@ -79,7 +79,8 @@ def generate(
     """
     progress = under_consent(persona, "generate", home=home, now=now, progress=progress)
     artifact = open_artifact(plan, home, pack)
-    if artifact is not None and persona.trigger in plan.prompt:
+    learned = artifact is not None and read_artifact(artifact).token_id >= 0
+    if artifact is not None and learned and persona.trigger in plan.prompt:
         check(artifact / TOKENIZER, persona.trigger)
     gallery = home.persona(persona.slug).gallery
     folder = folder or gallery / next_version(gallery)

@@ -7,6 +7,7 @@ Knows nothing of the programs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
@@ -19,7 +20,7 @@ FILE_NAME = "installations.json"
 
 
 class Installation(BaseModel):
-    """One copy outside the home folder."""
+    """One copy outside the home folder. ``version`` is that of the LoRA that it came from."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -27,6 +28,7 @@ class Installation(BaseModel):
     sha256: str
     program: str
     at: datetime
+    version: str = ""
 
 
 class Fate(str, Enum):
@@ -41,9 +43,11 @@ class Fate(str, Enum):
 _LIST = TypeAdapter(list[Installation])
 
 
-def record(home: PersonaHome, path: Path, sha256: str, program: str, now: datetime) -> Installation:
+def record(
+    home: PersonaHome, path: Path, sha256: str, program: str, now: datetime, version: str = ""
+) -> Installation:
     """Remember a copy; one at the same place takes the place of the earlier one."""
-    made = Installation(path=str(path.absolute()), sha256=sha256, program=program, at=now)
+    made = Installation(path=str(path.absolute()), sha256=sha256, program=program, at=now, version=version)
     _write(home, [*(known for known in installations(home) if known.path != made.path), made])
     return made
 
@@ -54,11 +58,15 @@ def installations(home: PersonaHome) -> list[Installation]:
     return _LIST.validate_json(file.read_bytes()) if file.is_file() else []
 
 
-def remove_all(home: PersonaHome) -> list[tuple[Installation, Fate]]:
-    """Remove every copy that still is what Oblik wrote. The others stay on the list."""
-    fates = [(known, _remove(known)) for known in installations(home)]
+def remove_all(
+    home: PersonaHome, wanted: Callable[[Installation], bool] = lambda known: True
+) -> list[tuple[Installation, Fate]]:
+    """Remove every copy (those ``wanted``) that still is what Oblik wrote. The others stay on the list."""
+    everything = installations(home)
+    fates = [(known, _remove(known)) for known in everything if wanted(known)]
     if fates:
-        _write(home, [known for known, fate in fates if fate in (Fate.changed, Fate.locked)])
+        gone = [known for known, fate in fates if fate in (Fate.removed, Fate.gone)]
+        _write(home, [known for known in everything if known not in gone])
     return fates
 
 

@@ -27,6 +27,8 @@ NEEDS: Mapping[str, Scope] = {
     "dataset decide": Scope.portraits,
     "dataset captions": Scope.portraits,
     "train": Scope.portraits,
+    "lora export": Scope.portraits,
+    "lora install": Scope.portraits,
     "generate": Scope.portraits,
     "likeness": Scope.portraits,
     "replay": Scope.portraits,

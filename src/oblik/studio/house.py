@@ -6,7 +6,7 @@ In: settings. Out: nouns. Knows nothing of what is done with them.
 from __future__ import annotations
 
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from oblik.faces.stack import FaceStack
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from oblik.paths import Home
     from oblik.personas.store import PersonaStore
     from oblik.settings import Settings
+    from oblik.training.trainer import Trainer
 
 
 PACKS_OWN = "pack"
@@ -43,6 +44,20 @@ def face_stack_of(pack: OpenPack, settings: Settings) -> FaceStack:
     if options["backend"] == "onnx":
         options.setdefault("folder", pack.faces_folder)
     return open_stack(**options)
+
+
+def trainer_of(settings: Settings, name: str) -> Trainer:
+    """The trainer called ``name``, with its settings."""
+    from oblik.training.trainer import open_trainer
+
+    options: dict[str, dict[str, Any]] = {
+        "kohya": {
+            "script": settings.kohya_script_path,
+            "workspace": settings.kohya_workspace,
+            "accelerate": settings.kohya_accelerate_bin,
+        }
+    }
+    return open_trainer(name, device=settings.device, **options.get(name, {}))
 
 
 def personas_of(settings: Settings) -> PersonaStore:

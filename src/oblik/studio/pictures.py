@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from oblik.studio.house import face_stack_of, home_of, now, pack_of
+from oblik.studio.house import face_stack_of, home_of, now, pack_of, trainer_of
 from oblik.studio.operations import operation
 from oblik.studio.people import list_personas, show_persona
 
@@ -51,23 +51,24 @@ def train(
     dataset: str | None = None,
     asked: Mapping[str, Any] | None = None,
     resume: bool = False,
+    trainer: str = "native",
     progress: Progress | None = None,
 ) -> Trained:
     """Train the next LoRA of the persona on its newest dataset, or on the one named.
 
-    ``asked`` overrides the pack's training settings; ``resume`` goes on with a run that was stopped.
+    ``asked`` overrides the pack's training settings; ``resume`` goes on with a run that was stopped;
+    ``trainer`` is "native" or "kohya".
     """
     from oblik.flows.train import TrainOrder
     from oblik.flows.train import train as run
     from oblik.progress import SilentProgress
     from oblik.training.artifact import read_artifact
-    from oblik.training.trainer import open_trainer
 
     persona = show_persona(settings, slug)
     with operation(settings, "train", persona.slug) as details:
         folder = run(
             persona, TrainOrder(dataset, asked or {}, resume), home=home_of(settings), pack=pack_of(settings),
-            trainer=open_trainer(device=settings.device), progress=progress or SilentProgress(), now=now(),
+            trainer=trainer_of(settings, trainer), progress=progress or SilentProgress(), now=now(),
         )  # fmt: skip
         made = read_artifact(folder)
         details.update(lora=made.version, dataset=made.dataset, weights=made.weights_sha256)

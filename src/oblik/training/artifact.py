@@ -25,10 +25,14 @@ WEIGHTS, TOKEN, TOKENIZER, MANIFEST, CURVES = (
 
 
 class LoraArtifact(BaseModel):
-    """The manifest ``lora.json``. ``token_proof`` is of the tokenizer that lies beside it."""
+    """The manifest ``lora.json``. ``token_proof`` is of the tokenizer that lies beside it.
+
+    The trainer "kohya" learns no token: its ``token_id`` is -1, and neither token nor tokenizer lie there.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
+    trainer: str = "native"
     persona: str
     version: str
     pack: str

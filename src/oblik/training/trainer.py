@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from oblik.datasets.manifest import Dataset
 from oblik.packs.manifest import OpenPack
@@ -45,10 +45,13 @@ class Trainer(Protocol):
         ...
 
 
-TRAINERS = {"native": "oblik.training.backends.native:NativeTrainer"}
+TRAINERS = {
+    "native": "oblik.training.backends.native:NativeTrainer",
+    "kohya": "oblik.training.backends.kohya:KohyaTrainer",
+}
 
 
-def open_trainer(name: str = "native", *, device: str = "auto") -> Trainer:
-    """A trainer by name, for a device (``auto``, ``cpu``, ``cuda``...)."""
-    trainer: Trainer = load("trainer", name, TRAINERS)(device)
+def open_trainer(name: str = "native", *, device: str = "auto", **options: Any) -> Trainer:
+    """A trainer by name, for a device (``auto``, ``cpu``, ``cuda``...), with options of its own."""
+    trainer: Trainer = load("trainer", name, TRAINERS)(device, **options)
     return trainer
