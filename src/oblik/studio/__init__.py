@@ -19,6 +19,7 @@ from oblik.studio.datasets import (
 )
 from oblik.studio.house import face_stack_of, home_of, now, pack_of, personas_of
 from oblik.studio.operations import operation, read_audit, verify_audit
+from oblik.studio.packs import pull_pack, remove_pack
 from oblik.studio.people import (
     active_slug,
     caution,
@@ -77,7 +78,9 @@ __all__ = [
     "operation",
     "pack_of",
     "personas_of",
+    "pull_pack",
     "read_audit",
+    "remove_pack",
     "replay",
     "revoke_persona",
     "run_demo",
