@@ -70,7 +70,7 @@ class HubSource:
 @contextmanager
 def online() -> Iterator[None]:
     """Let ``huggingface_hub`` connect in this block, quietly and without telemetry; then forbid it."""
-    from huggingface_hub import close_session, constants, logging
+    from huggingface_hub import constants, logging
 
     verbosity = logging.get_verbosity()
     cast(Any, logging).set_verbosity_error()
@@ -80,7 +80,6 @@ def online() -> Iterator[None]:
         yield
     finally:
         constants.HF_HUB_OFFLINE = True
-        close_session()
         logging.set_verbosity(verbosity)
 
 
