@@ -154,7 +154,7 @@ def test_the_program_itself_asks_the_hub_and_nobody_else(home: Home, hub: Loopba
         env={**clean, "HF_ENDPOINT": hub.url, "HF_HOME": str(home.root / "hf"), "PYTHONPATH": str(source)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "check: 0 in" in done.stderr
+    assert "check (MiB): 0 in" in done.stderr
     assert {asked.path.split("/")[1] for asked in hub.asked} == {"api", "maker", "blob"}
     assert {asked.path for asked in hub.asked if "/api/" in asked.path} == {"/api/models/maker/faces"}
     assert not (home.root / "hf").exists()

@@ -99,3 +99,7 @@ def test_no_path_leads_out_of_the_pack(path: str) -> None:
     told["parts"][0]["files"][0]["path"] = path
     with pytest.raises(ValueError, match="inside"):
         Entry.model_validate(told)
+    told = ENTRIES["auraface"].model_dump(mode="json")
+    told["pack"]["name"] = path
+    with pytest.raises(ValueError, match="name of a folder"):
+        Entry.model_validate(told)

@@ -7,10 +7,11 @@ a choice of variant and options names. ``seen`` says where a name was read; what
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from oblik.errors import InvalidInput, NotFound, PackBroken
 from oblik.packs.manifest import InnerPath, Pack
@@ -71,6 +72,13 @@ class Entry(BaseModel):
     variants: dict[str, str] = Field(default_factory=dict)
     options: dict[str, str] = Field(default_factory=dict)
     parts: list[Part]
+
+    @field_validator("pack")
+    @classmethod
+    def _plain_name(cls, pack: Pack) -> Pack:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", pack.name):
+            raise ValueError(f"{pack.name!r} cannot be the name of a folder")
+        return pack
 
     @property
     def name(self) -> str:

@@ -51,7 +51,10 @@ def fetch_all(
     total_mib = sum(file.remote.bytes for file in wanted) // MIB
     with _disk(folder, command):
         check_room(wanted, folder, command)
-        with progress.stage("fetch", total_mib) as fetched, progress.stage("check", total_mib) as checked:
+        with (
+            progress.stage("fetch (MiB)", total_mib) as fetched,
+            progress.stage("check (MiB)", total_mib) as checked,
+        ):
             down, read = Meter(fetched, progress), Meter(checked, progress)
             return {file.path: _fetch(file, source, folder, (down, read)) for file in wanted}
 
