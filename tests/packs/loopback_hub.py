@@ -56,6 +56,7 @@ class Asked:
     path: str
     range: str | None
     authorized: bool
+    agent: str
 
 
 @dataclass
@@ -106,7 +107,15 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
         authorized = self.headers.get("Authorization") == f"Bearer {TOKEN}"
-        self.hub.asked.append(Asked(self.server_name, path, self.headers.get("Range"), authorized))
+        self.hub.asked.append(
+            Asked(
+                self.server_name,
+                path,
+                self.headers.get("Range"),
+                authorized,
+                str(self.headers.get("User-Agent")),
+            )
+        )
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path):
             self._info(match[1], match[2])
         elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):

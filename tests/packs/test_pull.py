@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import errno
+import json
+import os
 import shutil
+import signal
+import subprocess
 import sys
 from collections import namedtuple
 from collections.abc import Callable
@@ -56,8 +60,12 @@ def test_what_is_pulled_is_locked_and_whole(hub: LoopbackHub, get: Get, home: Ho
 def test_the_hub_is_asked_for_nothing_else_and_the_network_never_sees_the_token(
     hub: LoopbackHub, get: Get, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", False)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     get()
+    assert all("torch" not in asked.agent and "agent/" not in asked.agent for asked in hub.asked)
     assert all(
         asked.path.startswith(("/api/models/", "/blob/")) or "/resolve/" in asked.path for asked in hub.asked
     )
@@ -273,6 +281,47 @@ def test_pulling_again_mends_a_changed_byte(hub: LoopbackHub, get: Get, home: Ho
     get()
     assert verify(open_pack("tiny", home)) == []
     assert hub.fetched() == ["vae/model.safetensors"]
+
+
+KILLED = """
+import os, signal, sys
+from datetime import datetime, timezone
+from pathlib import Path
+from oblik.packs.catalogue import find_entry
+from oblik.packs.hub import HubSource
+from oblik.packs.pull import Wish, pull
+from oblik.paths import Home
+from oblik.progress import SilentProgress
+
+heard = []
+def cancelled():
+    heard.append(1)
+    if len(heard) == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return False
+wish = Wish(find_entry(sys.argv[1]), sys.argv[1])
+now = datetime.now(timezone.utc)
+pull(wish, HubSource(), Home(Path(sys.argv[2])), now=now, progress=SilentProgress(cancelled))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+@pytest.mark.parametrize("tick", [6, 20], ids=["fetching", "checking"])
+def test_a_pull_killed_at_any_moment_goes_on(
+    tick: int, hub: LoopbackHub, get: Get, home: Home, told: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "tiny.json").write_text(json.dumps(told), encoding="utf-8")
+    words = [sys.executable, "-c", KILLED, str(tmp_path / "tiny.json"), str(home.root), str(tick)]
+    source = str(Path(__file__).parents[2] / "src")
+    done = subprocess.run(words, check=False, timeout=120, env={**os.environ, "PYTHONPATH": source})
+    assert done.returncode == -signal.SIGKILL
+    assert packs_in(home) == []
+    assert hidden(home) == [".tiny.part"]
+    hub.asked.clear()
+    get(variant="q6")
+    assert verify(open_pack("tiny", home)) == []
+    assert "model_index.json" not in hub.fetched()
+    assert hidden(home) == []
 
 
 def test_a_swap_that_was_killed_half_way_loses_nothing(hub: LoopbackHub, get: Get, home: Home) -> None:

@@ -167,15 +167,18 @@ def _agreed(part: Part, file: EntryFile, listing: Listing, wish: Wish) -> Remote
 
 
 def _reuse(before: Lock, folder: Path, staging: Path, wanted: list[Wanted]) -> None:
-    """Files that are here already, of the same commit, are linked: they are checked again all the same."""
+    """Files of the same commit that are here already are linked (or copied), and checked like the others."""
     here = {(file.path, file.repository, file.file, file.revision) for file in before.files}
     for file in wanted:
         source, target = folder / file.path, staging / file.path
         same = (file.path, file.repository, file.file, file.commit) in here
         if same and not target.exists() and source.is_file() and source.stat().st_size == file.remote.bytes:
             private_dir(target.parent)
-            with suppress(OSError):
+            try:
                 os.link(source, target)
+            except OSError:
+                with suppress(OSError):
+                    shutil.copyfile(source, target)
 
 
 def _lock(wish: Wish, wanted: list[Wanted], sums: dict[str, str], origin: Origin) -> Lock:
