@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.packs.loopback_hub import LoopbackHub
 
-from oblik.errors import NotFound, PackBroken
-from oblik.packs.store import list_packs, open_pack, verify
+from oblik.errors import Conflict, NotFound, PackBroken
+from oblik.packs.pull import Pulled
+from oblik.packs.store import alone, list_packs, open_pack, remove, verify
 from oblik.paths import Home
 
 
@@ -56,3 +59,45 @@ def test_an_unknown_pack_is_refused_with_what_there_is(home: Home) -> None:
     with pytest.raises(NotFound) as refused:
         open_pack("nope", home)
     assert "miniature" in refused.value.hint
+
+
+def test_a_pack_that_can_be_pulled_says_how(home: Home) -> None:
+    with pytest.raises(NotFound) as refused:
+        open_pack("sdxl", home)
+    assert refused.value.hint == "oblik pack pull sdxl"
+
+
+def test_the_lock_finds_a_changed_manifest(hub: LoopbackHub, get: Callable[..., Pulled], home: Home) -> None:
+    manifest = get().pack.folder / "pack.json"
+    manifest.write_text(
+        manifest.read_text(encoding="utf-8").replace('"commercial_use": true', '"commercial_use": false')
+    )
+    assert verify(open_pack("tiny", home)) == ["pack.json differs from its hash"]
+    (manifest.parent / "vae" / "config.json").unlink()
+    heard: list[str] = []
+    assert verify(open_pack("tiny", home), heard.append)[1:] == ["vae/config.json is missing"]
+    assert len(heard) == 4
+
+
+def test_removing_leaves_nothing_and_refuses_the_bundled_pack(
+    hub: LoopbackHub, get: Callable[..., Pulled], home: Home
+) -> None:
+    folder = get().pack.folder
+    (home.packs / ".tiny.part").mkdir()
+    with alone(folder), pytest.raises(Conflict, match="another process"):
+        remove("tiny", home)
+    remove("tiny", home)
+    assert [path.name for path in home.packs.iterdir() if path.is_dir()] == []
+    for name in ("tiny", "..", "", ".tiny.lock", "nowhere"):
+        with pytest.raises(NotFound):
+            remove(name, home)
+    with pytest.raises(Conflict, match="bundled"):
+        remove("miniature", home)
+    assert verify(open_pack("miniature", home)) == []
+
+
+def test_half_a_pull_is_no_pack(hub: LoopbackHub, get: Callable[..., Pulled], home: Home) -> None:
+    get().pack.folder.rename(home.packs / ".tiny.part")
+    assert [pack.manifest.name for pack in list_packs(home)] == ["miniature"]
+    with pytest.raises(NotFound):
+        open_pack("tiny", home)

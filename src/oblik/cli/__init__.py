@@ -27,7 +27,7 @@ COMMANDS = {
     "likeness": "Calibrate the threshold and measure how alike pictures are.",
     "replay": "Run a record.json again, exactly as it ran.",
     "audit": "Show and verify the log of what was done with whom.",
-    "pack": "List, inspect and verify base models.",
+    "pack": "Pull, list, inspect, verify and remove base models.",
     "miniature": "Render people who do not exist; build the embedded pack.",
     "demo": "The whole flow on a rendered stranger, ending in a report.",
     "config": "Check the folders and programs that the settings name.",
@@ -115,7 +115,7 @@ def _prepare_libraries(threads: int | None) -> None:
     """Numeric libraries read these when they are first imported: stay offline, do not spin."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     if threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(threads)

@@ -6,10 +6,21 @@ with hashes, sources and licences, the family that loads them, and the defaults 
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+
+def inner_path(path: str) -> str:
+    """``path`` itself, when it stays inside the folder that it is relative to."""
+    parts = PurePosixPath(path).parts
+    if not parts or path.startswith("/") or {"..", "."} & set(parts) or "\\" in path or ":" in path:
+        raise ValueError(f"{path!r} is not a plain path inside the folder")
+    return path
+
+
+InnerPath = Annotated[str, AfterValidator(inner_path)]
 
 
 class PackFile(BaseModel):
@@ -17,17 +28,21 @@ class PackFile(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    path: str
+    path: InnerPath
     bytes: int
     sha256: str
 
 
 class Component(BaseModel):
-    """One part of a pack: transformer, text_encoder, vae, tokenizer, scheduler, faces..."""
+    """One part of a pack: transformer, text_encoder, vae, tokenizer, scheduler, faces...
+
+    ``source`` is a repository of a model hub, ``revision`` the commit of it; what was made here has none.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     source: str
+    revision: str | None = None
     licence: str
     commercial_use: bool
     format: str = "diffusers"

@@ -31,6 +31,7 @@ from oblik.studio.loras import (
     use_lora,
 )
 from oblik.studio.operations import operation, read_audit, verify_audit
+from oblik.studio.packs import pull_pack, remove_pack
 from oblik.studio.people import (
     active_slug,
     caution,
@@ -98,7 +99,9 @@ __all__ = [
     "operation",
     "pack_of",
     "personas_of",
+    "pull_pack",
     "read_audit",
+    "remove_pack",
     "replay",
     "revoke_persona",
     "run_demo",
