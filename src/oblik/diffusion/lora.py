@@ -57,12 +57,16 @@ def export(transformer: Any, path: Path, alpha: float) -> None:
 
 
 def load(pipeline: Any, path: Path) -> None:
-    """Load a LoRA file into a pipeline as the adapter "person".
+    """Load a LoRA file into a pipeline as the adapter "person": beside the weights, never fused into them.
+
+    It computes in the transformer's dtype, also where the weights are packed.
 
     Raises:
-        LoraBroken: a key of the file did not reach a module, or a module got another value.
+        LoraBroken: a key of the file did not reach a module, or a module got another value; or loading
+            moved the transformer (diffusers has turned a packed one to sequential offload unasked).
     """
     shapes = _shapes(path)
+    before = _places(pipeline.transformer)
     pipeline.load_lora_weights(
         path.parent, weight_name=path.name, adapter_name=ADAPTER, local_files_only=True
     )
@@ -76,24 +80,48 @@ def load(pipeline: Any, path: Path) -> None:
     for module, layer in reached.items():
         if tuple(layer.lora_B[ADAPTER].weight.shape) != shapes[module]:
             raise LoraBroken(f"the LoRA of {module} has another shape", hint="train it again: oblik train")
+        layer.lora_A[ADAPTER].to(pipeline.transformer.dtype)
+        layer.lora_B[ADAPTER].to(pipeline.transformer.dtype)
+    if _places(pipeline.transformer) != before:
+        raise LoraBroken(
+            f"loading the LoRA moved the transformer from {before} to {_places(pipeline.transformer)}",
+            hint="load the LoRA before any offload is switched on",
+        )
+
+
+def _places(transformer: Any) -> list[str]:
+    """The devices of its parameters."""
+    return sorted({str(parameter.device) for parameter in transformer.parameters()})
 
 
 def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Module names and shapes of B in a file. Raises LoraBroken for keys of another form."""
+    """Module names and shapes of B in a file.
+
+    Raises:
+        LoraBroken: a key is of another form than ours. diffusers would pass over some without a word (DoRA's
+            scale, a text encoder's keys, bare names), and A without B would do nothing.
+    """
     with safe_open(path, "pt") as file:
         keys = list(file.keys())
-        unknown = [key for key in keys if not key.startswith(PREFIX)]
-        modules = [key for key in keys if key.endswith(".lora_B.weight")]
-        if unknown or not modules:
+        down, up, alphas = (
+            {key.removeprefix(PREFIX).removesuffix(end): key for key in keys if _is(key, end)}
+            for end in (".lora_A.weight", ".lora_B.weight", ".alpha")
+        )
+        unknown = sorted(set(keys) - {*down.values(), *up.values(), *alphas.values()})
+        if unknown or not up:
             example = unknown[0] if unknown else "none at all"
             raise LoraBroken(
                 f"{path.name} holds {len(unknown)} keys of an unknown form, for example {example}",
                 hint="train it again: oblik train",
             )
-        return {
-            key.removeprefix(PREFIX).removesuffix(".lora_B.weight"): tuple(file.get_slice(key).get_shape())
-            for key in modules
-        }
+        odd = sorted((down.keys() ^ up.keys()) | (alphas.keys() - up.keys()))
+        if odd:
+            raise LoraBroken(f"{path.name} holds half a LoRA of {odd[0]}", hint="train it again: oblik train")
+        return {module: tuple(file.get_slice(key).get_shape()) for module, key in up.items()}
+
+
+def _is(key: str, end: str) -> bool:
+    return key.startswith(PREFIX) and key.endswith(end)
 
 
 def lora_layers(transformer: Any) -> Iterator[tuple[str, Any]]:
