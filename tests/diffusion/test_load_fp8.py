@@ -201,3 +201,5 @@ def test_an_fp8_text_encoder_with_comfyuis_names_gives_the_same_states(tmp_path:
     ids = torch.tensor([[1, 7, 30, 200, 999]])
     states = [model(input_ids=ids, output_hidden_states=True).hidden_states[-1] for model in (encoder, plain)]
     assert distance(states[0], states[1]) < 1e-5
+    encoder.resize_token_embeddings(2000)
+    assert encoder.get_input_embeddings().weight.shape == (2000, 128)

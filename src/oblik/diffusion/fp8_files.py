@@ -12,7 +12,7 @@ B batch and positions, I inputs, O outputs of a linear layer.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +79,8 @@ def read_fp8(
     dtype: torch.dtype,
     device: torch.device,
     rename: Callable[[str], str] = own_name,
-    optional: Collection[str] = (),
-) -> set[str]:
-    """Fill the empty ``model`` from ``file``. Returns which of the ``optional`` tensors it lacks.
+) -> None:
+    """Fill the empty ``model`` from ``file``. A tensor that ``rename`` gives no name is not read.
 
     Raises:
         PackBroken: the file is damaged or does not fit the model.
@@ -93,9 +92,7 @@ def read_fp8(
         raise PackBroken(f"{file.name} cannot be read: {broken}", hint="oblik pack verify") from broken
     scales = {_layer(name): stored.pop(name) for name in list(stored) if name.endswith(SCALES)}
     names = drop_marks(stored.keys(), model.config, file)
-    places = set(model.state_dict())
-    absent = (places & set(optional)) - names
-    check_names(names, places - absent, file)
+    check_names(names, model.state_dict().keys(), file)
     ready = {}
     for name, tensor in ((name, stored.pop(name)) for name in names):
         layer = _submodule(model, _layer(name))
@@ -111,10 +108,9 @@ def read_fp8(
             f"{file.name} scales {next(iter(scales))}, which is no float8 layer", hint="oblik pack verify"
         )
     try:
-        model.load_state_dict(ready, strict=not absent, assign=True)
+        model.load_state_dict(ready, assign=True)
     except RuntimeError as misfit:
         raise PackBroken(f"{file.name} does not fit: {misfit}", hint="oblik pack verify") from misfit
-    return absent
 
 
 def _read(file: Path, device: torch.device, rename: Callable[[str], str]) -> dict[str, Tensor]:
@@ -124,7 +120,7 @@ def _read(file: Path, device: torch.device, rename: Callable[[str], str]) -> dic
         _check_metadata((opened.metadata() or {}).get(METADATA), file)
         for key in list(opened.keys()):
             name = rename(key)
-            if name == MARK or name.endswith(PASSED_OVER):
+            if name in ("", MARK) or name.endswith(PASSED_OVER):
                 continue
             tensor = opened.get_tensor(key)
             if name.endswith(PACKING):

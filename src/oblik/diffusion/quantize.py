@@ -94,7 +94,7 @@ def load_text_encoder(
 ) -> Any:
     """The text encoder in ``folder/text_encoder``; raises as `load_transformer`.
 
-    A one-file text encoder without an output head gets none: the pictures need its states alone.
+    A one-file text encoder has no output head: pictures are made from the states before it.
     """
     _check_request(component, scheme != "none")
     place = folder / "text_encoder"
@@ -107,13 +107,7 @@ def load_text_encoder(
     if component.format == "fp8":
         encoder = empty_text_encoder(family, place)
         file = only_file(folder, component, ".safetensors")
-        absent = read_fp8(
-            encoder, file, dtype=dtype, device=device, rename=text_encoder_name, optional={"lm_head.weight"}
-        )
-        if absent and encoder.config.tie_word_embeddings:
-            encoder.tie_weights()
-        elif absent:
-            encoder.lm_head = nn.Identity()
+        read_fp8(encoder, file, dtype=dtype, device=device, rename=text_encoder_name)
         return encoder.eval().to(device)
     options = _text_encoder_packing(scheme, dtype, device)
     encoder = family.from_pretrained(place, dtype=dtype, local_files_only=True, **options)

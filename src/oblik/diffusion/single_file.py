@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import init_empty_weights
+from torch import nn
 
 from oblik.errors import PackBroken
 from oblik.packs.manifest import Component
@@ -91,14 +92,22 @@ def check_names(found: Collection[str], expected: Collection[str], file: Path) -
 
 
 def empty_text_encoder(family: Any, folder: Path) -> Any:
-    """The text encoder of ``folder/config.json`` with its parameters on the meta device."""
+    """The text encoder of ``folder/config.json``, headless, with its parameters on the meta device."""
     config = family.config_class.from_dict(read_config(folder))
     with init_empty_weights():
-        return family._from_config(config)
+        encoder = family._from_config(config)
+    encoder.lm_head = nn.Identity()
+    encoder.get_output_embeddings = lambda: None
+    return encoder
 
 
 def text_encoder_name(name: str) -> str:
-    """transformers' name for the tensor ``name`` of a Qwen2.5-VL file of ComfyUI or older transformers."""
+    """transformers' name for the tensor ``name`` of a Qwen2.5-VL file of ComfyUI or older transformers.
+
+    Empty for the output head: pictures are made from the states before it.
+    """
+    if name.startswith("lm_head."):
+        return ""
     if name.startswith("visual."):
         return f"model.{name}"
     if name.startswith(("model.layers.", "model.embed_tokens.", "model.norm.")):
