@@ -98,6 +98,11 @@ def test_a_module_that_this_transformer_lacks_is_an_error(tmp_path: Path) -> Non
         load(tmp_path, tensors)
 
 
+def test_a_module_of_another_width_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(LoraBroken, match="1 of 3 LoRA modules do not fit"):
+        load(tmp_path, lora_tensors() | {f"{MODULE}.lora_B.weight": torch.zeros(128, 4)})
+
+
 class Mover:
     """A pipeline whose transformer is elsewhere after loading, as diffusers' offloading once did."""
 
