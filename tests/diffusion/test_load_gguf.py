@@ -116,6 +116,14 @@ def test_the_configuration_is_the_packs_and_is_never_guessed(tmp_path: Path) -> 
         read(tmp_path)
 
 
+def test_a_second_transformer_may_lie_elsewhere_in_the_pack(tmp_path: Path) -> None:
+    values = write(tmp_path / "edit", "Q8_0", zero_cond_t=True)
+    component = tiny_qwen.component("gguf", f"edit/{FILE}")
+    model = load_transformer(tmp_path, component, AS_STORED, dtype=torch.float32, device=CPU)
+    assert model.config.zero_cond_t
+    assert model.state_dict().keys() == values.keys()
+
+
 def test_a_tensor_too_few_or_too_many_is_an_error(tmp_path: Path) -> None:
     write(tmp_path / "few", "Q8_0", drop="norm_out.linear.bias")
     with pytest.raises(

@@ -64,7 +64,10 @@ AS_STORED = Quantisation()
 def load_transformer(
     folder: Path, component: Component, how: Quantisation, *, dtype: torch.dtype, device: torch.device
 ) -> Any:
-    """The transformer in ``folder/transformer``, computing in ``dtype`` on ``device``.
+    """The transformer of the pack in ``folder``, computing in ``dtype`` on ``device``.
+
+    A folder is read from ``transformer/``; a one-file transformer has its config.json beside it, so that an
+    edit transformer may lie elsewhere in the pack.
 
     Raises:
         BackendUnavailable: a package or a GPU that the format needs is missing, or no loader knows it.
@@ -80,10 +83,12 @@ def load_transformer(
         require("gguf", "quantised")
         from oblik.diffusion.gguf_files import read_gguf
 
-        transformer = read_gguf(family, place, only_file(folder, component, ".gguf"), dtype)
+        file = only_file(folder, component, ".gguf")
+        transformer = read_gguf(family, file.parent, file, dtype)
     else:
-        transformer = empty_transformer(family, place)
-        read_fp8(transformer, only_file(folder, component, ".safetensors"), dtype=dtype, device=device)
+        file = only_file(folder, component, ".safetensors")
+        transformer = empty_transformer(family, file.parent)
+        read_fp8(transformer, file, dtype=dtype, device=device)
     if component.format != "diffusers" or how.by_part:
         transformer.fuse_lora = _refuse_fusing
     return transformer.eval().to(device)
@@ -105,8 +110,8 @@ def load_text_encoder(
             hint="take the pack's fp8 text encoder, or a folder packed as it is read (bnb-nf4, torchao-int8)",
         )
     if component.format == "fp8":
-        encoder = empty_text_encoder(family, place)
         file = only_file(folder, component, ".safetensors")
+        encoder = empty_text_encoder(family, file.parent)
         read_fp8(encoder, file, dtype=dtype, device=device, rename=text_encoder_name)
         return encoder.eval().to(device)
     options = _text_encoder_packing(scheme, dtype, device)
