@@ -1,8 +1,9 @@
 """From a pack (and an artifact) on disk to a diffusers pipeline in memory.
 
-In: an `OpenPack`, optionally the folder of a `LoraArtifact`. Out: a plain `QwenImagePipeline`. Never goes
-online. With an artifact the pipeline has its tokenizer, its token's embedding and its LoRA, and every
-LoRA key is known to have matched.
+In: an `OpenPack`, optionally the folder of a `LoraArtifact`, and how to hold the weights. Out: a plain
+`QwenImagePipeline`. Never goes online. A component that is stored packed, or packed as it is read, comes
+from `quantize`; the rest from the pack's folder as diffusers reads it. With an artifact the pipeline has
+its tokenizer, its token's embedding and its LoRA, and every LoRA key is known to have matched.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from transformers import Qwen2Tokenizer
 from transformers.utils.logging import disable_progress_bar as disable_transformers_bar
 
 from oblik.diffusion import lora, tokens
+from oblik.diffusion.quantize import AS_STORED, Quantisation, Scheme, load_text_encoder, load_transformer
 from oblik.errors import BackendUnavailable, LoraBroken, PackBroken
 from oblik.packs.manifest import OpenPack
 from oblik.training.artifact import TOKEN, TOKENIZER, WEIGHTS, read_artifact
@@ -24,11 +26,22 @@ from oblik.training.artifact import TOKEN, TOKENIZER, WEIGHTS, read_artifact
 FAMILIES = {"qwen_image": QwenImagePipeline}
 
 
-def open_pipeline(pack: OpenPack, artifact: Path | None, *, dtype: torch.dtype, device: torch.device) -> Any:
+def open_pipeline(
+    pack: OpenPack,
+    artifact: Path | None,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    how: Quantisation = AS_STORED,
+    text_how: Scheme = "none",
+) -> Any:
     """Load the pack's pipeline; with ``artifact`` as this person's.
 
+    ``how`` packs the transformer's blocks and ``text_how`` the text encoder's as they are read.
+
     Raises:
-        BackendUnavailable: the pack's family has no loader here.
+        BackendUnavailable: the pack's family or a format has no loader here.
+        InvalidInput: a file that is stored packed would be packed again.
         PackBroken: a file of the pack is missing or unreadable.
         LoraBroken: the artifact belongs to another pack or its keys do not fit.
     """
@@ -41,7 +54,8 @@ def open_pipeline(pack: OpenPack, artifact: Path | None, *, dtype: torch.dtype, 
             hint="oblik pack list",
         )
     try:
-        pipeline = family.from_pretrained(pack.folder, dtype=dtype, local_files_only=True)
+        parts = _packed_parts(pack, how, text_how, dtype, device)
+        pipeline = family.from_pretrained(pack.folder, dtype=dtype, local_files_only=True, **parts)
     except (OSError, ValueError) as broken:
         raise PackBroken(
             f"pack {pack.manifest.name!r} cannot be loaded: {broken}", hint="oblik pack verify"
@@ -49,6 +63,22 @@ def open_pipeline(pack: OpenPack, artifact: Path | None, *, dtype: torch.dtype, 
     if artifact is not None:
         _become(pipeline, pack, artifact)
     return pipeline.to(device)
+
+
+def _packed_parts(
+    pack: OpenPack, how: Quantisation, text_how: Scheme, dtype: torch.dtype, device: torch.device
+) -> dict[str, Any]:
+    """The components that diffusers does not read from the folder by itself."""
+    parts = {}
+    components = pack.manifest.components
+    transformer, text_encoder = components.get("transformer"), components.get("text_encoder")
+    if transformer and (transformer.format != "diffusers" or how.by_part):
+        parts["transformer"] = load_transformer(pack.folder, transformer, how, dtype=dtype, device=device)
+    if text_encoder and (text_encoder.format != "diffusers" or text_how != "none"):
+        parts["text_encoder"] = load_text_encoder(
+            pack.folder, text_encoder, text_how, dtype=dtype, device=device
+        )
+    return parts
 
 
 def _become(pipeline: Any, pack: OpenPack, artifact: Path) -> None:

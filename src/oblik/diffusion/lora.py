@@ -14,15 +14,16 @@ from typing import Any
 import torch
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
-from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import nn
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from oblik.errors import LoraBroken
 from oblik.training.config import TrainConfig
 
 ADAPTER = "person"
 PREFIX = "diffusion_model."
+ENDS = (".lora_A.weight", ".lora_B.weight", ".alpha")
+Pair = tuple[Tensor, Tensor]
 
 
 def attach(transformer: Any, config: TrainConfig) -> list[nn.Parameter]:
@@ -57,43 +58,99 @@ def export(transformer: Any, path: Path, alpha: float) -> None:
 
 
 def load(pipeline: Any, path: Path) -> None:
-    """Load a LoRA file into a pipeline as the adapter "person".
+    """Load a LoRA file into a pipeline as the adapter "person": beside the weights, never fused into them.
+
+    It computes in the transformer's dtype, also where the weights are packed.
 
     Raises:
-        LoraBroken: a key of the file did not reach a module, or a module got another value.
+        LoraBroken: a key of the file has no module, or a module did not get its value; or loading moved the
+            transformer (diffusers has turned a packed one to sequential offload unasked).
     """
-    shapes = _shapes(path)
-    pipeline.load_lora_weights(
-        path.parent, weight_name=path.name, adapter_name=ADAPTER, local_files_only=True
-    )
-    reached = dict(lora_layers(pipeline.transformer))
-    missing = sorted(shapes.keys() ^ reached.keys())
-    if missing:
+    transformer, pairs = pipeline.transformer, _read(path)
+    _check_fit(transformer, pairs)
+    before = _places(transformer)
+    named = {f"transformer.{module}.lora_A.weight": down for module, (down, _) in pairs.items()}
+    named |= {f"transformer.{module}.lora_B.weight": up for module, (_, up) in pairs.items()}
+    pipeline.load_lora_weights(named, adapter_name=ADAPTER)
+    reached = dict(lora_layers(transformer))
+    for module, layer in reached.items():
+        got = layer.lora_A[ADAPTER].to(transformer.dtype), layer.lora_B[ADAPTER].to(transformer.dtype)
+        wanted = pairs.get(module, ())
+        if layer.scaling[ADAPTER] != 1 or not all(map(_holds, got, wanted)):
+            raise LoraBroken(f"the LoRA of {module} was changed while it loaded", hint="oblik doctor")
+    if reached.keys() != pairs.keys():
         raise LoraBroken(
-            f"{len(missing)} of {len(shapes)} LoRA modules do not fit this pack, for example {missing[0]}",
+            f"{len(reached.keys() & pairs.keys())} of {len(pairs)} LoRA modules loaded", hint="oblik doctor"
+        )
+    if _places(transformer) != before:
+        raise LoraBroken(
+            f"loading the LoRA moved the transformer from {before} to {_places(transformer)}",
+            hint="load the LoRA before any offload is switched on",
+        )
+
+
+def _check_fit(transformer: Any, pairs: dict[str, Pair]) -> None:
+    """Every module exists and has the width of its LoRA. Raises LoraBroken."""
+    layers = {
+        name.removesuffix(".base_layer"): layer
+        for name, layer in transformer.named_modules()
+        if isinstance(layer, nn.Linear)
+    }
+    unfit = [
+        module
+        for module, (down, up) in sorted(pairs.items())
+        if module not in layers
+        or (layers[module].in_features, layers[module].out_features) != (down.shape[1], up.shape[0])
+    ]
+    if unfit:
+        raise LoraBroken(
+            f"{len(unfit)} of {len(pairs)} LoRA modules do not fit this pack, for example {unfit[0]}",
             hint="a LoRA works on the pack that it was trained on: oblik pack list",
         )
-    for module, layer in reached.items():
-        if tuple(layer.lora_B[ADAPTER].weight.shape) != shapes[module]:
-            raise LoraBroken(f"the LoRA of {module} has another shape", hint="train it again: oblik train")
 
 
-def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Module names and shapes of B in a file. Raises LoraBroken for keys of another form."""
-    with safe_open(path, "pt") as file:
-        keys = list(file.keys())
-        unknown = [key for key in keys if not key.startswith(PREFIX)]
-        modules = [key for key in keys if key.endswith(".lora_B.weight")]
-        if unknown or not modules:
-            example = unknown[0] if unknown else "none at all"
-            raise LoraBroken(
-                f"{path.name} holds {len(unknown)} keys of an unknown form, for example {example}",
-                hint="train it again: oblik train",
-            )
-        return {
-            key.removeprefix(PREFIX).removesuffix(".lora_B.weight"): tuple(file.get_slice(key).get_shape())
-            for key in modules
-        }
+def _holds(layer: nn.Linear, wanted: Tensor) -> bool:
+    return torch.equal(layer.weight.detach().cpu(), wanted.to(layer.weight.dtype))
+
+
+def _places(transformer: Any) -> list[str]:
+    """The devices of its parameters."""
+    return sorted({str(parameter.device) for parameter in transformer.parameters()})
+
+
+def _read(path: Path) -> dict[str, Pair]:
+    """A and (alpha / r) B of every module in a file.
+
+    alpha is taken in here, for older releases of diffusers pass it over in this form of keys (0.41 does).
+
+    Raises:
+        LoraBroken: a key is of another form than ours. diffusers would pass over some without a word (DoRA's
+            scale, a text encoder's keys, bare names), and A without B would do nothing.
+    """
+    tensors = load_file(path)
+    down, up, alphas = (
+        {key.removeprefix(PREFIX).removesuffix(end): value for key, value in tensors.items() if _is(key, end)}
+        for end in ENDS
+    )
+    unknown = sorted(key for key in tensors if not any(_is(key, end) for end in ENDS))
+    if unknown or not up:
+        example = unknown[0] if unknown else "none at all"
+        raise LoraBroken(
+            f"{path.name} holds {len(unknown)} keys of an unknown form, for example {example}",
+            hint="train it again: oblik train",
+        )
+    odd = sorted((down.keys() ^ up.keys()) | (alphas.keys() - up.keys()))
+    if odd:
+        raise LoraBroken(f"{path.name} holds half a LoRA of {odd[0]}", hint="train it again: oblik train")
+    ranks = {module: values.shape[0] for module, values in down.items()}
+    return {
+        module: (down[module], up[module] * (float(alphas.get(module, ranks[module])) / ranks[module]))
+        for module in sorted(up)
+    }
+
+
+def _is(key: str, end: str) -> bool:
+    return key.startswith(PREFIX) and key.endswith(end)
 
 
 def lora_layers(transformer: Any) -> Iterator[tuple[str, Any]]:
