@@ -29,7 +29,7 @@ NEEDED_UNSEEN = {
     "scipy": "diffusers' schedulers and imagehash import it",
     "tomli": "pydantic-settings reads TOML with it on Python 3.10",
 }
-OPTIONAL = {"dlib", "bitsandbytes", "gguf", "torchao"}
+OPTIONAL = {"dlib", "bitsandbytes", "torchao"}
 
 
 def project() -> dict[str, Any]:

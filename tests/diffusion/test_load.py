@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -72,7 +73,6 @@ def test_a_pipeline_draws_with_an_fp8_transformer(plain: OpenPack, tmp_path: Pat
 
 
 def test_a_pipeline_draws_with_a_gguf_transformer(plain: OpenPack, tmp_path: Path) -> None:
-    gguf = pytest.importorskip("gguf", reason="needs pip install 'oblik[quantised]'")
     pack = packed(plain, tmp_path / "pack", "gguf", "tiny.gguf")
     eight = gguf.GGMLQuantizationType.Q8_0
     writer = gguf.GGUFWriter(pack.folder / "transformer" / "tiny.gguf", arch="qwen_image")

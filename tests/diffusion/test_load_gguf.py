@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gguf import GGML_QUANT_SIZES, GGUFWriter, quants
+from gguf import GGMLQuantizationType as Packing
 from numpy.typing import NDArray
 from tests.diffusion import tiny_qwen
 from tests.diffusion.ggml_blocks import packed
@@ -19,7 +21,6 @@ from oblik.diffusion.quantize import AS_STORED, Quantisation, load_transformer
 from oblik.errors import BackendUnavailable, InvalidInput, LoraBroken, PackBroken
 from oblik.training.config import TrainConfig
 
-gguf = pytest.importorskip("gguf", reason="needs pip install 'oblik[quantised]'")
 FILE = "transformer/tiny.gguf"
 # Rounding to the format's values moves a weight by this much of the weights' size, in the root mean square.
 ERROR = {"Q8_0": 0.006, "Q6_K": 0.03, "Q4_K": 0.1}
@@ -33,9 +34,6 @@ def write(
     The layout is that of published files: blocks packed, the layers around them BF16, norms and biases F32;
     two of those are BF16 as well.
     """
-    from gguf import GGMLQuantizationType as Packing
-    from gguf import GGUFWriter, quants
-
     model = tiny_qwen.transformer(**config)
     (folder / "transformer").mkdir(parents=True, exist_ok=True)
     model.save_config(folder / "transformer")
@@ -72,13 +70,11 @@ def packed_bytes(model: Any) -> bytes:
 
 @pytest.mark.parametrize("packing", sorted(ERROR))
 def test_the_blocks_written_here_are_llama_cpps(packing: str) -> None:
-    from gguf import GGMLQuantizationType, quants
-
-    kind = GGMLQuantizationType[packing]
+    kind = Packing[packing]
     values = np.random.default_rng(0).normal(0.0, 0.02, (64, 512)).astype(np.float32)
     values[3, :256] = 0.0
     data = packed(values, kind)
-    block, size = gguf.GGML_QUANT_SIZES[kind]
+    block, size = GGML_QUANT_SIZES[kind]
     assert data.shape == (64, 512 // block * size)
     error = quants.dequantize(data, kind) - values
     assert np.sqrt((error**2).mean()) < ERROR[packing] * 0.02
@@ -92,7 +88,7 @@ def test_a_gguf_transformer_computes_with_what_its_blocks_unpack_to(tmp_path: Pa
     reference = velocity(tiny_qwen.with_weights(values))
     # diffusers unpacks in float16, the scales' own format.
     assert distance(velocity(model), reference) < 1e-3
-    block, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[packing]]
+    block, size = GGML_QUANT_SIZES[Packing[packing]]
     for name, layer in tiny_qwen.linear_layers(model).items():
         if name.startswith("transformer_blocks."):
             assert layer.weight.dtype == torch.uint8

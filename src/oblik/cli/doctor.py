@@ -42,7 +42,7 @@ NEEDED = (
 )
 EXTRAS = {
     "dlib": (("dlib",), "face stack for real photographs"),
-    "quantised": (("gguf", "torchao"), "GGUF packs; weights packed as they are read"),
+    "quantised": (("torchao",), "weights packed as they are read"),
     "gpu": (("bitsandbytes",), "NF4 weights on an NVIDIA GPU"),
 }
 MARKS = {"ok": "[green]ok[/green]", "note": "[yellow]note[/yellow]", "missing": "[red]missing[/red]"}

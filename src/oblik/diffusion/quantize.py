@@ -80,7 +80,6 @@ def load_transformer(
     if component.format == "diffusers":
         transformer = _load_folder(family, place, how, dtype, device)
     elif component.format == "gguf":
-        require("gguf", "quantised")
         from oblik.diffusion.gguf_files import read_gguf
 
         file = only_file(folder, component, ".gguf")
