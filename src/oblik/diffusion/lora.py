@@ -18,6 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from oblik.diffusion.modulation import refuse_lora
 from oblik.errors import LoraBroken
 from oblik.training.config import TrainConfig
 
@@ -63,6 +64,7 @@ def load(pipeline: Any, path: Path) -> None:
         LoraBroken: a key of the file did not reach a module, or a module got another value.
     """
     shapes = _shapes(path)
+    refuse_lora(pipeline.transformer, shapes)
     pipeline.load_lora_weights(
         path.parent, weight_name=path.name, adapter_name=ADAPTER, local_files_only=True
     )
