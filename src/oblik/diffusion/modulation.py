@@ -47,7 +47,7 @@ class Table(nn.Module):
         same_BT = timestep_B.detach().cpu()[:, None] == self.times_T
         if not bool(same_BT.any(1).all()):
             raise InvalidInput(
-                f"time {float(timestep_B[~same_BT.any(1)][0]):.6f} is not among the {len(self.times_T)} baked",
+                f"time {float(timestep_B[~same_BT.any(1)][0]):.6f} is not one of {len(self.times_T)} baked",
                 hint="bake again when steps, shift or size change",
             )
         return self.table_TR[same_BT.int().argmax(1)].to(timestep_B.device, non_blocking=True)
