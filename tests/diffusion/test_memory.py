@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import weakref
 from collections.abc import Callable
 from functools import lru_cache
@@ -148,7 +147,7 @@ def test_traced_activations_against_what_autograd_saves() -> None:
     with torch.no_grad(), live_bytes.LiveBytes(transformer.parameters()) as live:
         velocity(transformer)
     forward = live_bytes.denoise_peak(config, torch.float32, (16, 16), 64)
-    assert 0.9 < live.peak / forward < 1.5
+    assert forward == pytest.approx(live.peak, rel=0.2)
 
 
 def test_more_blocks_are_a_straight_line() -> None:
@@ -163,7 +162,7 @@ def test_more_blocks_are_a_straight_line() -> None:
     with live_bytes.LiveBytes([*model.parameters(), *grads]) as live, live_bytes.fused_attention():
         out = live_bytes._velocity(model, torch.bfloat16, (8, 8), 16)
         torch.autograd.backward(out.float().square().mean())
-    assert live.peak == peaks[0] + 4 * (peaks[1] - peaks[0])
+    assert peaks[0] + 4 * (peaks[1] - peaks[0]) == pytest.approx(live.peak, rel=0.01)
 
 
 def test_formats_have_the_published_sizes() -> None:
@@ -215,7 +214,6 @@ def test_a_run_that_is_out_of_memory_goes_on_with_the_next_plan(error: type[Exce
     ghosts: list[weakref.ref[Tensor]] = []
 
     def run(plan: MemoryPlan, enter: Callable[[Any], None]) -> str:
-        gc.collect()
         assert all(ghost() is None for ghost in ghosts), "the failed run still holds its tensors"
         tried.append(plan)
         enter("encode text")

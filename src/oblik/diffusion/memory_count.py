@@ -122,6 +122,7 @@ class Counted:
     vae_bytes: int
     widest: int
     lora: int
+    learning: int
     text_lora: int
     table_bytes: int
     row_bytes: int
@@ -226,8 +227,8 @@ class Counted:
                 "activations": self.peaks["text"], "caches": photos,
             },
             "train transformer": {
-                **common, "text encoder": held, "LoRA": 4 * self.lora, "gradients": 4 * self.lora,
-                "optimiser": state * self.lora, "activations": step,
+                **common, "text encoder": held, "LoRA": 4 * self.lora, "gradients": 4 * self.learning,
+                "optimiser": state * self.learning, "activations": step,
             },
         }  # fmt: skip
 
@@ -261,51 +262,73 @@ def count(architecture: Architecture, asked: Asked) -> Counted:
     vae = live_bytes.new_vae(vae_config, dtype)
     factor = 2 ** len(vae.temperal_downsample) * transformer.config.patch_size
     tokens = (asked.height_px // factor, asked.width_px // factor)
-    targets = [*ATTENTION_TARGETS, *(MLP_TARGETS if asked.mlp_lora else ())]
-    layers = text_config["text_config"]["num_hidden_layers"]
-    upper = {f".layers.{index}." for index in range(max(0, layers - asked.text_layers), layers)}
-    width, blocks = transformer.inner_dim, len(transformer.transformer_blocks)
-    row = (12 * blocks + 1) * width * dtype.itemsize
-    size_px = (asked.width_px, asked.height_px)
-    training = asked.purpose == "train"
-    grid = training_grid().to(dtype).unique() if training else every_bfloat16()
-    times = len(grid) if training or dtype == torch.bfloat16 else MOST_STEPS
-    trace: dict[str, Callable[[], int]] = {
-        "text": lambda: live_bytes.text_peak(text_config, dtype, TEXT_TOKENS, train=False)
-    }
-    if training:
-        trace["encode"] = lambda: live_bytes.vae_peak(vae_config, dtype, size_px, decode=False)
-        trace["train text"] = lambda: live_bytes.text_peak(text_config, dtype, TEXT_TOKENS, train=True)
-        trace["train"] = lambda: live_bytes.train_peak(
-            transformer_config, dtype, tokens, TEXT_TOKENS, asked.rank, targets
-        )
-    else:
-        trace["denoise"] = lambda: live_bytes.denoise_peak(transformer_config, dtype, tokens, TEXT_TOKENS)
-        trace["decode"] = lambda: live_bytes.vae_peak(vae_config, dtype, size_px, decode=True)
+    blocks = transformer.transformer_blocks
+    row = (12 * len(blocks) + 1) * transformer.inner_dim * dtype.itemsize
+    linear = [part.weight.numel() for part in blocks.modules() if isinstance(part, nn.Linear)]
+    lora = lora_numbers(transformer, asked.rank, _targeted(asked))
     return Counted(
         asked=asked,
         size=dtype.itemsize,
-        blocks=blocks,
+        blocks=len(blocks),
         transformer=census(transformer, transformer_group),
         text_encoder=census(text_encoder, text_group),
         vae_bytes=sum(p.numel() for p in vae.parameters()) * dtype.itemsize,
-        widest=max(
-            part.weight.numel()
-            for part in transformer.transformer_blocks.modules()
-            if isinstance(part, nn.Linear)
-        ),
-        lora=lora_numbers(
-            transformer, asked.rank, lambda name: name.endswith(tuple(f".{t}" for t in targets))
-        ),
-        text_lora=lora_numbers(
-            text_encoder.model.language_model,
-            asked.text_rank,
-            lambda name: name.endswith(TEXT_TARGETS) and any(layer in f".{name}" for layer in upper),
-        )
-        + text_config["text_config"]["hidden_size"],
-        table_bytes=times * row,
+        widest=max(linear),
+        lora=lora,
+        learning=lora - lora_numbers(blocks[-1], asked.rank, _unread(asked)),
+        text_lora=_text_lora(text_encoder, asked),
+        table_bytes=_table_times(asked, dtype) * row,
         row_bytes=row,
         text_bytes=TEXT_TOKENS * transformer.config.joint_attention_dim * dtype.itemsize,
         latent_bytes=tokens[0] * tokens[1] * transformer.config.in_channels * 4,
-        peaks={name: peak() for name, peak in trace.items()},
+        peaks=_peaks(architecture, asked, tokens),
     )
+
+
+def _targets(asked: Asked) -> list[str]:
+    return [*ATTENTION_TARGETS, *(MLP_TARGETS if asked.mlp_lora else ())]
+
+
+def _targeted(asked: Asked) -> Callable[[str], bool]:
+    ends = tuple(f".{target}" for target in _targets(asked))
+    return lambda name: f".{name}".endswith(ends)
+
+
+def _unread(asked: Asked) -> Callable[[str], bool]:
+    """Of the last block: nobody reads its text stream, so LoRA there gets no gradient."""
+    targeted = _targeted(asked)
+    return lambda name: targeted(name) and ("to_add_out" in name or "txt_mlp" in name)
+
+
+def _text_lora(text_encoder: Any, asked: Asked) -> int:
+    """Numbers learned in the text encoder: LoRA on the attention of its upper layers, and one token."""
+    model = text_encoder.model.language_model
+    upper = model.layers[max(0, len(model.layers) - asked.text_layers) :]
+    return lora_numbers(upper, asked.text_rank, lambda name: name.endswith(TEXT_TARGETS)) + int(
+        model.config.hidden_size
+    )
+
+
+def _table_times(asked: Asked, dtype: torch.dtype) -> int:
+    """Times in the table: the training grid in its dtype, or whatever a schedule may ask for."""
+    if asked.purpose == "train":
+        return len(training_grid().to(dtype).unique())
+    return len(every_bfloat16()) if dtype == torch.bfloat16 else MOST_STEPS
+
+
+def _peaks(architecture: Architecture, asked: Asked, tokens: tuple[int, int]) -> dict[str, int]:
+    """Traced activations of one picture or prompt, by stage."""
+    transformer, text, vae = architecture.configs
+    dtype: torch.dtype = getattr(torch, architecture.dtype)
+    size_px, most = (asked.width_px, asked.height_px), TEXT_TOKENS
+    found = {"text": live_bytes.text_peak(text, dtype, most, train=False)}
+    if asked.purpose == "generate":
+        return found | {
+            "denoise": live_bytes.denoise_peak(transformer, dtype, tokens, most),
+            "decode": live_bytes.vae_peak(vae, dtype, size_px, decode=True),
+        }
+    return found | {
+        "encode": live_bytes.vae_peak(vae, dtype, size_px, decode=False),
+        "train text": live_bytes.text_peak(text, dtype, most, train=True),
+        "train": live_bytes.train_peak(transformer, dtype, tokens, most, asked.rank, _targets(asked)),
+    }
