@@ -21,7 +21,7 @@ def run(home: Home, *arguments: str) -> Result:
 
 
 def test_the_page_shows_what_the_command_prints(home: Home) -> None:
-    blocks = re.findall(r"```text\n\$ (.+)\n\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    blocks = re.findall(r"```text\n\$ ([^\n]+)\n\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     shown = dict(blocks)[COMMAND]
     result = run(home, *COMMAND.split()[2:])
     assert result.exit_code == 0, result.output

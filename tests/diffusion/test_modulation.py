@@ -148,7 +148,7 @@ def test_an_edit_model_modulates_its_sources_at_time_zero(dtype: torch.dtype) ->
 
 
 @pytest.mark.parametrize("config", [{"use_additional_t_cond": True}, {"guidance_embeds": True}])
-def test_modulation_by_more_than_the_time_is_refused(config: dict[str, bool]) -> None:
+def test_modulation_by_more_than_the_time_is_refused(config: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput, match="more than the time"):
         modulation.bake(random_transformer(**config), torch.tensor([0.5]))
 

@@ -33,8 +33,9 @@ class LiveBytes(TorchDispatchMode):
     """Counts the storages made inside, until they are freed; those of ``known`` tensors do not count."""
 
     def __init__(self, known: Iterable[Tensor] = ()) -> None:
-        super().__init__()
-        self.now, self.peak = 0, 0
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now: int = 0
+        self.peak: int = 0
         self._known = {each.untyped_storage()._cdata: each.untyped_storage() for each in known}
         self._seen: dict[int, weakref.ref[Any]] = {}
 
@@ -78,7 +79,11 @@ def fused_attention() -> Iterator[None]:
     """Inside, torch's attention has the shapes of a fused kernel and computes nothing."""
     functional = torch.nn.functional
     stock = functional.scaled_dot_product_attention
-    functional.scaled_dot_product_attention = lambda query, key, value, **_: _Fused.apply(query, key, value)
+
+    def fused(query: Tensor, key: Tensor, value: Tensor, **_: Any) -> Any:
+        return _Fused.apply(query, key, value)  # type: ignore[no-untyped-call]
+
+    functional.scaled_dot_product_attention = fused  # type: ignore[assignment]
     try:
         yield
     finally:
@@ -152,7 +157,7 @@ def denoise_peak(config: Config, dtype: torch.dtype, tokens: tuple[int, int], te
     model = new_transformer(config, dtype, 1)
     with LiveBytes(model.parameters()) as live, fused_attention(), torch.no_grad():
         _velocity(model, dtype, tokens, text_tokens)
-    return live.peak
+    return int(live.peak)
 
 
 def train_peak(
@@ -172,7 +177,7 @@ def train_peak(
         with LiveBytes([*model.parameters(), *grads]) as live, fused_attention():
             loss = _velocity(model, dtype, tokens, text_tokens).float().square().mean()
             torch.autograd.backward(loss)
-        return live.peak
+        return int(live.peak)
 
     return along_blocks(peak_of, int(config["num_layers"]))
 
@@ -197,7 +202,7 @@ def text_peak(config: Config, dtype: torch.dtype, text_tokens: int, *, train: bo
             )
             if train:
                 torch.autograd.backward(out.hidden_states[-1].float().sum())
-        return live.peak
+        return int(live.peak)
 
     return along_blocks(peak_of, int(config["text_config"]["num_hidden_layers"]))
 
@@ -213,7 +218,7 @@ def vae_peak(config: Config, dtype: torch.dtype, size_px: tuple[int, int], *, de
             model.decode(torch.empty(latents, device=META, dtype=dtype))
         else:
             model.encode(torch.empty((1, 3, 1, height, width), device=META, dtype=dtype))
-    return live.peak
+    return int(live.peak)
 
 
 def _velocity(model: Any, dtype: torch.dtype, tokens: tuple[int, int], text_tokens: int) -> Tensor:

@@ -50,7 +50,8 @@ class Table(nn.Module):
                 f"time {float(timestep_B[~same_BT.any(1)][0]):.6f} is not one of {len(self.times_T)} baked",
                 hint="bake again when steps, shift or size change",
             )
-        return self.table_TR[same_BT.int().argmax(1)].to(timestep_B.device, non_blocking=True)
+        rows_BR: Tensor = self.table_TR[same_BT.int().argmax(1)]
+        return rows_BR.to(timestep_B.device, non_blocking=True)
 
 
 class Columns(nn.Module):
@@ -179,7 +180,8 @@ def _distinct(transformer: Any, times: Tensor) -> Tensor:
     times = times.detach().cpu().to(transformer.dtype)
     if transformer.config.zero_cond_t:
         times = torch.cat([times, times.new_zeros(1)])
-    return torch.unique(times)
+    distinct: Tensor = torch.unique(times)
+    return distinct
 
 
 @torch.no_grad()
