@@ -147,6 +147,17 @@ def test_an_edit_model_modulates_its_sources_at_time_zero(dtype: torch.dtype) ->
     assert torch.equal(plain, call(transformer, [0.5]))
 
 
+def test_a_model_that_does_not_say_what_it_computes_in_is_told() -> None:
+    """GGUF files keep some parameters in float32 and compute in bfloat16."""
+    transformer = random_transformer(1, torch.bfloat16)
+    plain = call(transformer, [0.3])
+    transformer.register_parameter("stray", torch.nn.Parameter(torch.zeros(1), requires_grad=False))
+    assert transformer.dtype == torch.float32
+    modulation.bake(transformer, torch.tensor([0.3]), dtype=torch.bfloat16)
+    del transformer.stray
+    assert torch.equal(plain, call(transformer, [0.3]))
+
+
 @pytest.mark.parametrize("config", [{"use_additional_t_cond": True}, {"guidance_embeds": True}])
 def test_modulation_by_more_than_the_time_is_refused(config: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput, match="more than the time"):

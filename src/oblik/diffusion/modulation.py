@@ -75,14 +75,16 @@ def bake(
     rows: int = 1,
     source: Source | None = None,
     device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
 ) -> None:
     """Replace the modulation by a table for ``times``; on a baked transformer, replace the table.
 
     ``times`` are what the transformer is called with: `schedule_times`, `training_grid`, `every_bfloat16`.
     ``rows`` is the batch of those calls: a matrix product of another height may round otherwise. ``device``
     computes, one module at a time, and should be the one that will run the model; the transformer may still
-    lie in RAM. The weights are dropped unless a ``source`` keeps them (`parked`). A LoRA on modulation must
-    be applied before, and stays at the scale that it has now.
+    lie in RAM. ``dtype`` is what the model computes in, where its parameters do not say so (GGUF). The weights
+    are dropped unless a ``source`` keeps them (`parked`). A LoRA on modulation must be applied before, and
+    stays at the scale that it has now.
 
     Raises:
         InvalidInput: the modulation depends on more than the time, or its weights are gone.
@@ -99,7 +101,7 @@ def bake(
                 "the modulation was baked for other times and its weights were dropped",
                 hint="load the model again, or bake it with a source",
             )
-    times_T = _distinct(transformer, times)
+    times_T = _distinct(transformer, times, dtype or transformer.dtype)
     read = source or transformer.get_submodule
     table_TR = _computed(transformer, read, times_T, rows, device or transformer.device)
     _install(transformer, Table(times_T, table_TR, rows, source))
@@ -108,9 +110,10 @@ def bake(
 def ensure(transformer: Any, times: Tensor, *, rows: int = 1, device: torch.device | None = None) -> bool:
     """Bake a baked transformer again where its table is for other times or rows; whether it was."""
     table = transformer.time_text_embed
-    if table.rows == rows and bool(torch.isin(_distinct(transformer, times), table.times_T).all()):
+    dtype = table.times_T.dtype
+    if table.rows == rows and bool(torch.isin(_distinct(transformer, times, dtype), table.times_T).all()):
         return False
-    bake(transformer, times, rows=rows, device=device)
+    bake(transformer, times, rows=rows, device=device, dtype=dtype)
     return True
 
 
@@ -135,7 +138,12 @@ def refuse_lora(transformer: Any, modules: Iterable[str]) -> None:
 
 
 def schedule_times(
-    pipeline: Any, steps: int, size_px: tuple[int, int], device: torch.device | None = None
+    pipeline: Any,
+    steps: int,
+    size_px: tuple[int, int],
+    *,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
     """The times (T,) at which ``QwenImagePipeline`` calls its transformer for a picture of (width, height).
 
@@ -149,7 +157,7 @@ def schedule_times(
     sigmas = linspace(1.0, 1 / steps, steps)
     device = device or pipeline.transformer.device
     timesteps, _ = retrieve_timesteps(scheduler, steps, device, sigmas=sigmas, mu=mu)
-    times: Tensor = timesteps.to(pipeline.transformer.dtype) / 1000
+    times: Tensor = timesteps.to(dtype or pipeline.transformer.dtype) / 1000
     return times
 
 
@@ -175,9 +183,9 @@ def _names(transformer: Any) -> list[str]:
     return [EMBEDDING, *(f"transformer_blocks.{i}.{stream}" for i in blocks for stream in STREAMS)]
 
 
-def _distinct(transformer: Any, times: Tensor) -> Tensor:
-    """Times in the transformer's dtype, each once, with the 0 that edit models add."""
-    times = times.detach().cpu().to(transformer.dtype)
+def _distinct(transformer: Any, times: Tensor, dtype: torch.dtype) -> Tensor:
+    """Times in the dtype of the model's arithmetic, each once, with the 0 that edit models add."""
+    times = times.detach().cpu().to(dtype)
     if transformer.config.zero_cond_t:
         times = torch.cat([times, times.new_zeros(1)])
     distinct: Tensor = torch.unique(times)
