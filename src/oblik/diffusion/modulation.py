@@ -82,7 +82,7 @@ def bake(
     ``times`` are what the transformer is called with: `schedule_times`, `training_grid`, `every_bfloat16`.
     ``rows`` is the batch of those calls: a matrix product of another height may round otherwise. ``device``
     computes, one module at a time, and should be the one that will run the model; the transformer may still
-    lie in RAM. ``dtype`` is what the model computes in, where its parameters do not say so (GGUF). The weights
+    lie in RAM. ``dtype`` is what the model computes in, where its parameters do not say it (GGUF). Weights
     are dropped unless a ``source`` keeps them (`parked`). A LoRA on modulation must be applied before, and
     stays at the scale that it has now.
 
