@@ -28,6 +28,7 @@ COMMANDS = {
     "replay": "Run a record.json again, exactly as it ran.",
     "audit": "Show and verify the log of what was done with whom.",
     "pack": "Pull, list, inspect, verify and remove base models.",
+    "plan": "Compute how a pack fits into a card's memory, and what that gives up.",
     "miniature": "Render people who do not exist; build the embedded pack.",
     "demo": "The whole flow on a rendered stranger, ending in a report.",
     "config": "Check the folders and programs that the settings name.",

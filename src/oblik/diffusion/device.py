@@ -20,3 +20,8 @@ def pick_device(name: str) -> torch.device:
 def free_vram(device: torch.device) -> int | None:
     """Free bytes on a CUDA device; None elsewhere."""
     return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else None
+
+
+def total_vram() -> int:
+    """All bytes of the first CUDA device; 0 where there is none."""
+    return int(torch.cuda.get_device_properties(0).total_memory) if torch.cuda.is_available() else 0

@@ -17,6 +17,7 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from oblik.diffusion.modulation import refuse_lora
 from oblik.errors import LoraBroken
 from oblik.training.config import TrainConfig
 
@@ -67,6 +68,7 @@ def load(pipeline: Any, path: Path) -> None:
             transformer (diffusers has turned a packed one to sequential offload unasked).
     """
     transformer, pairs = pipeline.transformer, _read(path)
+    refuse_lora(transformer, pairs)
     _check_fit(transformer, pairs)
     before = _places(transformer)
     named = {f"transformer.{module}.lora_A.weight": down for module, (down, _) in pairs.items()}

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from oblik.flows.generate import Replay
     from oblik.generation.record import Record
     from oblik.likeness.findings import LikenessReport
+    from oblik.packs.memory_plan import MemoryPlan
     from oblik.progress import Progress
     from oblik.settings import Settings
     from oblik.training.artifact import LoraArtifact
@@ -106,6 +107,22 @@ def generate(
         )  # fmt: skip
         details.update(pictures=len(record.pictures), batch=folder.name)
     return Generated(record, folder)
+
+
+def plan_memory(settings: Settings, name: str, asked: Mapping[str, Any]) -> MemoryPlan:
+    """How the pack ``name`` is held in a card's memory; ``asked`` are values of `Asked`.
+
+    A pack that was not pulled is planned from its family's published configurations.
+    """
+    from oblik.errors import NotFound
+    from oblik.flows.plan import plan
+    from oblik.packs.store import open_pack
+
+    try:
+        pack = open_pack(name, home_of(settings))
+    except NotFound:
+        pack = None
+    return plan(name, pack, asked)
 
 
 def measure_likeness(
