@@ -27,7 +27,7 @@ NOW = datetime(2026, 3, 1, tzinfo=timezone.utc)
 SEED = 700_001
 CONFIG = TrainConfig(
     rank=4, alpha=4.0, learning_rate=1e-3, token_learning_rate=1e-2, token_steps=4, steps=6, batch=2,
-    warmup_steps=2, checkpoint_every=2, validate_every=5, dtype="float32",
+    text_layers=0, warmup_steps=2, checkpoint_every=2, validate_every=5, dtype="float32",
 )  # fmt: skip
 
 
