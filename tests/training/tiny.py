@@ -50,7 +50,8 @@ def open_tiny(pack: OpenPack, dtype: torch.dtype, device: torch.device) -> Any:
                     continue
                 torch.nn.init.normal_(parameter, std=0.05)
             part.requires_grad_(False).eval()
-    return pipeline.to(device, dtype)
+            part.to(device, dtype)
+    return pipeline
 
 
 def qwen_pack(folder: Path) -> OpenPack:
@@ -105,6 +106,7 @@ def _sd(pack: OpenPack) -> StableDiffusionPipeline:
         vae=_vae(), unet=_unet(16), text_encoder=CLIPTextModel(_clip_config(2)),
         tokenizer=CLIPTokenizer.from_pretrained(pack.folder / "tokenizer", local_files_only=True),
         scheduler=DDIMScheduler(
+            steps_offset=1, clip_sample=False,
             prediction_type="v_prediction" if pack.manifest.name == "tiny-v" else "epsilon"
         ),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
@@ -122,7 +124,7 @@ def _xl(pack: OpenPack) -> StableDiffusionXLPipeline:
         text_encoder_2=CLIPTextModelWithProjection(_clip_config(2)), tokenizer=first, tokenizer_2=second,
         unet=_unet(32, addition_embed_type="text_time", addition_time_embed_dim=4,
                    projection_class_embeddings_input_dim=6 * 4 + 16),
-        scheduler=DDIMScheduler(), add_watermarker=False,
+        scheduler=DDIMScheduler(steps_offset=1, clip_sample=False), add_watermarker=False,
     )  # fmt: skip
 
 

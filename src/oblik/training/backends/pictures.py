@@ -1,7 +1,7 @@
 """What a batch is drawn from: latents, face weights and captions, in albums of one size each.
 
-In: a dataset's folder, a `Family` that encodes, caches. Out: `Albums`, and batches that are a pure function
-of a generator. A batch lies within one size (aspect-ratio buckets; NovelAI 2022), which is drawn as often as it
+In: a dataset's folder, a `Family` that encodes, caches. Out: `Albums`, and batches that are a pure
+function of a generator. A batch lies within one size (an aspect-ratio bucket), which is drawn as often as it
 has pictures. Knows nothing of networks and losses.
 
 N pictures, B batch, T image tokens, C channels.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -164,11 +164,7 @@ class Run:
 
     def _stop_if_growing(self, stage: Stage, done: int) -> None:
         """Raise TrainingDiverged when the last losses are far above those before."""
-        losses = [p.train for p in self.log.losses if p.stage == stage.name]
-        if len(losses) < 2 * GROWTH_WINDOW:
-            return
-        usual = statistics.median(losses[:-GROWTH_WINDOW])
-        if statistics.median(losses[-GROWTH_WINDOW:]) > GROWTH * usual:
+        if has_grown([p.train for p in self.log.losses if p.stage == stage.name]):
             self.checkpoints.forget_after(done - GROWTH_WINDOW)
             raise TrainingDiverged(f"the loss has grown since step {done - GROWTH_WINDOW}", hint=RETRY)
 
@@ -211,3 +207,11 @@ class Run:
 
     def _structure(self) -> str:
         return self.config.model_dump_json(include=set(STRUCTURE))
+
+
+def has_grown(losses: Sequence[float]) -> bool:
+    """Whether the median of the last 20 losses is more than four times that of all before."""
+    if len(losses) < 2 * GROWTH_WINDOW:
+        return False
+    before, now = losses[:-GROWTH_WINDOW], losses[-GROWTH_WINDOW:]
+    return statistics.median(now) > GROWTH * statistics.median(before)
