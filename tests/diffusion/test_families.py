@@ -67,7 +67,7 @@ def test_latents_are_the_pixels_of_the_vae_row_by_row(tmp_path: Path) -> None:
     mask = np.zeros((32, 48), np.uint8)
     mask[:8, 40:] = 255
     assert family.face_share(mask).nonzero().flatten().tolist() == [5]
-    seen = {}
+    seen: dict[str, Any] = {}
     pipeline.unet.register_forward_pre_hook(lambda _, asked: seen.update(sample=asked[0]))
     family.predict(latents[None], torch.tensor([5.0]), family.text(["a person"]), (48, 32))
     assert torch.equal(seen["sample"][0].flatten(1).T, latents)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from tests.training.conftest import write_pictures
 from tests.training.tiny import open_tiny
@@ -135,8 +137,6 @@ def test_latents_and_texts_are_encoded_once_for_all_runs(
     for run in range(3):
         if run == 2:
             other = np.random.default_rng(9).integers(0, 255, (32, 32, 3), dtype=np.uint8)
-            from PIL import Image
-
             Image.fromarray(other).save(folder / "32x32-0.png")
         counting = Counting()
         train(tiny_ask(tmp_path / f"v00{run}", folder=folder, caches=caches, token_steps=0), counting)
@@ -222,9 +222,7 @@ def test_what_is_missing_is_named_with_the_command(tmp_path: Path, tiny_ask: Ask
     with pytest.raises(BackendUnavailable) as missing:
         train(tiny_ask(tmp_path / "v001", optimiser="adamw8bit"))
     assert missing.value.hint == "oblik train --optimiser adamw"
-    try:
-        import tensorboard  # noqa: F401
-    except ImportError:
+    if find_spec("tensorboard") is None:
         with pytest.raises(BackendUnavailable) as missing:
             train(tiny_ask(tmp_path / "v002", tensorboard=True))
         assert missing.value.hint == "pip install tensorboard"

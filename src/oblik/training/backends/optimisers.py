@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -146,10 +147,10 @@ def _open_optimiser(name: str, groups: Sequence[Group], device: torch.device) ->
             hint="oblik train --optimiser adamw",
         )
     try:
-        from bitsandbytes.optim import AdamW8bit
+        kind = import_module("bitsandbytes.optim").AdamW8bit
     except ImportError as missing:
         raise BackendUnavailable(
             "8-bit AdamW needs the package bitsandbytes", hint="pip install bitsandbytes"
         ) from missing
-    optimiser: torch.optim.Optimizer = AdamW8bit(table)
+    optimiser: torch.optim.Optimizer = kind(table)
     return optimiser
