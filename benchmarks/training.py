@@ -42,11 +42,14 @@ import torch
 if torch.version.cuda is None:
     register = torch.library.register_fake
     torch.library.register_fake = lambda name, *rest, **words: (
-        (lambda function: function) if str(name).startswith("torchvision::") else register(name, *rest, **words)
+        (lambda function: function)
+        if str(name).startswith("torchvision::")
+        else register(name, *rest, **words)
     )
 import diffusers, transformers, peft, accelerate
 from diffusers import QwenImagePipeline, QwenImageTransformer2DModel, AutoencoderKLQwenImage
 from transformers import Qwen2_5_VLForConditionalGeneration
+import oblik.training.backends.native
 from torch.optim.optimizer import register_optimizer_step_post_hook
 times = []
 register_optimizer_step_post_hook(lambda *_: times.append((time.perf_counter(), time.process_time())))
@@ -69,7 +72,9 @@ def main() -> int:
     )
     words.add_argument("--peer", type=Path, help="diffusers' train_dreambooth_lora_qwen_image.py")
     words.add_argument("--peer-path", type=Path, help="folder with packages that the script needs")
-    words.add_argument("--ours", nargs=4, metavar=("FOLDER", "OUT", "STEPS", "COUNT"), help=argparse.SUPPRESS)
+    words.add_argument(
+        "--ours", nargs=5, metavar=("FOLDER", "OUT", "STEPS", "COUNT", "MICRO"), help=argparse.SUPPRESS
+    )
     asked = words.parse_args()
     if asked.ours:
         return train_ours(*asked.ours)
@@ -90,23 +95,26 @@ def main() -> int:
 
 def beside(script: Path, packages: Path | None, folder: Path, steps: int, rounds: int) -> dict[str, Any]:
     """Both trainers in turn; their ratios by the median of the rounds."""
-    found: dict[str, list[dict[str, float]]] = {"diffusers": [], "oblik": []}
+    found: dict[str, list[dict[str, float]]] = {"diffusers": [], "oblik": [], "micro-batch 4": []}
     for number in range(rounds):
         found["diffusers"].append(measure(peer_words(script, folder, steps), packages))
-        found["oblik"].append(measure(our_words(folder, folder / f"ours-{number}", steps, PHOTOS), None))
+        for name, micro in (("oblik", 0), ("micro-batch 4", 4)):
+            words = our_words(folder, folder / f"{name}-{number}", steps, PHOTOS, micro)
+            found[name].append(measure(words, None))
     middle = {
         name: {key: statistics.median(each[key] for each in runs) for key in runs[0]}
         for name, runs in found.items()
     }
-    print(f"{'':<12}{'steps/s':>10}{'CPU s/step':>12}{'MiB':>8}{'MiB in all':>12}")
+    print(f"{'':<16}{'steps/s':>10}{'CPU s/step':>12}{'MiB':>8}{'MiB in all':>12}")
     for name, each in middle.items():
         figures = f"{1 / each['step_s']:>10.2f}{each['cpu_s']:>12.2f}"
-        print(f"{name:<12}{figures}{each['mib']:>8.0f}{each['all_mib']:>12.0f}")
+        print(f"{name:<16}{figures}{each['mib']:>8.0f}{each['all_mib']:>12.0f}")
     ours, theirs = middle["oblik"], middle["diffusers"]
     return {
         "speed": round(theirs["step_s"] / ours["step_s"], 2),
         "cpu_speed": round(theirs["cpu_s"] / ours["cpu_s"], 2),
         "memory": round(ours["mib"] / theirs["mib"], 2),
+        "memory_of_micro_batches": round(middle["micro-batch 4"]["mib"] / theirs["mib"], 2),
         "memory_in_all": round(ours["all_mib"] / theirs["all_mib"], 2),
     }
 
@@ -157,12 +165,13 @@ def peer_words(script: Path, folder: Path, steps: int) -> list[str]:
     ]  # fmt: skip
 
 
-def our_words(folder: Path, out: Path, steps: int, count: int) -> list[str]:
+def our_words(folder: Path, out: Path, steps: int, count: int, micro: int = 0) -> list[str]:
     photos = folder if folder.name == "many" else folder / "photos"
-    return [str(Path(__file__).resolve()), "--ours", str(photos), str(out), str(steps), str(count)]
+    return [str(Path(__file__).resolve()), "--ours", str(photos), str(out), str(steps), str(count),
+            str(micro)]  # fmt: skip
 
 
-def train_ours(photos: str, out: str, steps: str, count: str) -> int:
+def train_ours(photos: str, out: str, steps: str, count: str, micro: str) -> int:
     """The same work by Oblik's trainer."""
     from oblik.packs.store import open_pack
     from oblik.paths import Home
@@ -178,13 +187,15 @@ def train_ours(photos: str, out: str, steps: str, count: str) -> int:
     persona = Persona(slug="b", trigger="<oblik_b>", class_noun="woman", consent=consent, created_at=NOW)
     config = TrainConfig(
         rank=RANK, alpha=float(RANK), targets=TARGETS, learning_rate=1e-4, token_steps=0, token_start="noun",
-        steps=int(steps), batch=BATCH, warmup_steps=0, schedule="constant", prior_share=0.0, face_weight=1.0,
+        steps=int(steps), batch=BATCH, warmup_steps=0, schedule="constant", prior_share=0.0,
+        micro_batch=int(micro), face_weight=1.0,
         checkpoint_every=100_000, validate_every=100_000, held_out=1, dtype="float32",
     )  # fmt: skip
     open_trainer(device="cpu").train(
         TrainRequest(
             pack=pack, persona=persona, dataset=dataset_of(Path(photos), int(count)),
-            dataset_dir=Path(photos), out_dir=Path(out), config=config, now=NOW, caches=Path(photos).parent / "caches",
+            dataset_dir=Path(photos), out_dir=Path(out), config=config, now=NOW,
+            caches=Path(photos).parent / "caches",
         ),
         SilentProgress(),
     )  # fmt: skip

@@ -75,6 +75,8 @@ class Run:
             self.request.dataset, self.request.dataset_dir, self.request.pack, self.family, self.config,
             self.caches, self.progress,
         )  # fmt: skip
+        if not self.config.sample_every:
+            self.family.pipeline.vae = None  # all is encoded, and nothing will be decoded
         self.metrics = Metrics(self.out_dir, self.family.device, self.total, start, self.config.tensorboard)
         if start == 0:
             self._probe(0)
