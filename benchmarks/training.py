@@ -108,7 +108,7 @@ def beside(script: Path, packages: Path | None, folder: Path, steps: int, rounds
     print(f"{'':<16}{'steps/s':>10}{'CPU s/step':>12}{'MiB':>8}{'MiB in all':>12}")
     for name, each in middle.items():
         figures = f"{1 / each['step_s']:>10.2f}{each['cpu_s']:>12.2f}"
-        print(f"{name:<16}{figures}{each['mib']:>8.0f}{each['all_mib']:>12.0f}")
+        print(f"{name:<16}{figures}{each['mib']:>8.0f}{each['all_mib']:>12.0f}", flush=True)
     ours, theirs = middle["oblik"], middle["diffusers"]
     return {
         "speed": round(theirs["step_s"] / ours["step_s"], 2),

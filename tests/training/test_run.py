@@ -92,17 +92,18 @@ def test_a_text_lora_that_fits_no_encoder_is_refused(trained: Path, tiny_pack: O
 
 
 def test_no_other_row_of_the_vocabulary_changes(tmp_path: Path, tiny_ask: Ask) -> None:
-    kept = []
+    kept: dict[str, Any] = {}
 
     def opened(*asked: Any) -> Any:
-        kept.append(open_tiny(*asked))
-        return kept[0]
+        pipeline = open_tiny(*asked)
+        kept.update(pipeline.components)
+        return pipeline
 
     request = tiny_ask(tmp_path / "v001")
     train(request, opened)
     fresh = open_tiny(request.pack, torch.float32, CPU)
     for name in ("text_encoder", "transformer", "vae"):
-        before, after = getattr(fresh, name).state_dict(), getattr(kept[0], name).state_dict()
+        before, after = getattr(fresh, name).state_dict(), kept[name].state_dict()
         base = {key.replace(".base_layer", ""): value for key, value in after.items() if ".lora_" not in key}
         assert base.keys() == before.keys()
         assert all(torch.equal(base[key], before[key]) for key in before)
