@@ -12,7 +12,9 @@
     |   |-- BackendUnavailable      a missing extra, file or program
     |   |-- PackBroken              a pack file is missing or its hash is wrong
     |   |-- LoraBroken              LoRA keys that do not fit the model
-    |   `-- OutOfMemory             no configuration fits
+    |   |-- OutOfMemory             no configuration fits
+    |   |-- TrainingDiverged        the loss is no number any more, or grows
+    |   `-- DiskFull                no room for the next file
     |-- JobCancelled            exit 4   somebody asked it to stop
     `-- JobLost                 exit 4   it is neither running nor finished
 
@@ -85,6 +87,14 @@ class LoraBroken(BackendError):
 
 class OutOfMemory(BackendError):
     code = "out_of_memory"
+
+
+class TrainingDiverged(BackendError):
+    code = "training_diverged"
+
+
+class DiskFull(BackendError):
+    code = "disk_full"
 
 
 class JobCancelled(OblikError):

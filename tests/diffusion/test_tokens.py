@@ -22,7 +22,7 @@ class Encoder(nn.Module):
     def get_input_embeddings(self) -> nn.Embedding:
         return self.table
 
-    def resize_token_embeddings(self, rows: int) -> None:
+    def resize_token_embeddings(self, rows: int, mean_resizing: bool) -> None:
         grown = nn.Embedding(rows, 4)
         grown.weight.data[: self.table.num_embeddings] = self.table.weight.data
         self.table = grown
@@ -51,7 +51,7 @@ def test_the_row_is_replaced_inside_only_and_takes_the_gradient() -> None:
 def test_a_stored_row_comes_back_and_the_table_grows_for_it(tmp_path: Path) -> None:
     encoder, row = Encoder(), torch.arange(4.0)
     before = encoder.table.weight.detach().clone()
-    tokens.export(row, tmp_path / "t.safetensors", "<x>")
+    tokens.export({"qwen": row}, tmp_path / "t.safetensors", "<x>")
     tokens.load(encoder, 7, tmp_path / "t.safetensors")
     assert encoder.table.num_embeddings == 8
     assert torch.equal(encoder.table.weight[7], row)
@@ -59,6 +59,6 @@ def test_a_stored_row_comes_back_and_the_table_grows_for_it(tmp_path: Path) -> N
 
 
 def test_a_row_of_another_width_is_refused(tmp_path: Path) -> None:
-    tokens.export(torch.zeros(5), tmp_path / "t.safetensors", "<x>")
+    tokens.export({"qwen": torch.zeros(5)}, tmp_path / "t.safetensors", "<x>")
     with pytest.raises(LoraBroken, match="width 5"):
         tokens.load(Encoder(), 1, tmp_path / "t.safetensors")

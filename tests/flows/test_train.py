@@ -93,3 +93,23 @@ def test_a_stopped_run_is_resumed_in_its_folder_and_is_no_artifact(world: World)
 def test_settings_out_of_range_are_refused_by_name(world: World) -> None:
     with pytest.raises(InvalidInput, match="rank"):
         config_for(world.pack.manifest, {"rank": 0})
+
+
+def test_a_resumed_run_keeps_the_settings_and_the_dataset_that_it_began_with(world: World) -> None:
+    world.dataset()
+    world.trainer = type(world.trainer)(stop_once=True)
+    with pytest.raises(JobCancelled):
+        run(world, TrainOrder(asked={"rank": 7, "steps": 9}))
+    run(world, TrainOrder(asked={"learning_rate": 2e-5}, resume=True))
+    first, second = world.trainer.requests
+    assert (first.config.rank, second.config.rank, second.config.steps) == (7, 7, 9)
+    assert second.config.learning_rate == 2e-5
+    assert second.dataset.version == "v001"
+    assert second.caches == world.home.persona("sitter").root / "caches"
+
+
+def test_the_version_before_is_the_parent_of_the_next(world: World) -> None:
+    world.dataset()
+    run(world)
+    run(world)
+    assert [request.parent for request in world.trainer.requests] == [None, "v001"]

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,28 +21,6 @@ from oblik.training.backends.native import NativeTrainer
 from oblik.training.trainer import TrainRequest
 
 Ask = Callable[..., TrainRequest]
-CHILD = """
-import sys
-from datetime import datetime
-from pathlib import Path
-from oblik.datasets.manifest import read_dataset
-from oblik.packs.store import open_pack
-from oblik.paths import Home
-from oblik.personas.persona import Persona
-from oblik.progress import SilentProgress
-from oblik.training.backends.native import NativeTrainer
-from oblik.training.config import TrainConfig
-from oblik.training.trainer import TrainRequest
-persona, config, now, folder, out = sys.argv[1:]
-NativeTrainer("cpu").train(
-    TrainRequest(
-        pack=open_pack("miniature", Home(Path("nowhere"))), persona=Persona.model_validate_json(persona),
-        dataset=read_dataset(Path(folder)), dataset_dir=Path(folder), out_dir=Path(out),
-        config=TrainConfig.model_validate_json(config), now=datetime.fromisoformat(now),
-    ),
-    SilentProgress(),
-)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -108,25 +82,6 @@ def test_a_cancelled_run_goes_on_to_the_same_weights(tmp_path: Path, trained: Pa
     out = tmp_path / "v001"
     with pytest.raises(JobCancelled):
         NativeTrainer("cpu").train(ask(out), SilentProgress(cancelled=lambda: next(asked)))
-    NativeTrainer("cpu").train(ask(out, resume=True), SilentProgress())
-    _assert_equal(out, trained)
-
-
-def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path, trained: Path, ask: Ask) -> None:
-    """SIGKILL after the first checkpoint, then resume."""
-    out = tmp_path / "v001"
-    request = ask(out)
-    words = [
-        request.persona.model_dump_json(), request.config.model_dump_json(), request.now.isoformat(),
-        str(request.dataset_dir), str(out),
-    ]  # fmt: skip
-    child = subprocess.Popen([sys.executable, "-c", CHILD, *words])
-    last = out / "work" / "last.pt"
-    deadline = time.monotonic() + 120
-    while not last.exists() and child.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    child.kill()
-    assert child.wait() == -signal.SIGKILL, "it ended before it could be killed"
     NativeTrainer("cpu").train(ask(out, resume=True), SilentProgress())
     _assert_equal(out, trained)
 

@@ -23,30 +23,56 @@ from oblik.settings import Settings
     "--learning-rate", type=click.FloatRange(min=0, min_open=True), help="Learning rate of the LoRA."
 )
 @click.option("--batch", type=click.IntRange(min=1), help="Photos in one step.")
+@click.option(
+    "--micro-batch", type=click.IntRange(min=1), help="Photos in memory at once; the step stays the same."
+)
+@click.option(
+    "--gradient-checkpointing/--no-gradient-checkpointing", default=None, help="Less memory, a third slower."
+)
+@click.option("--optimiser", type=click.Choice(["adamw", "adamw8bit"]), help="8 bit needs an NVIDIA card.")
+@click.option(
+    "--text-layers", type=click.IntRange(min=0), help="Upper layers of the text encoder that learn; 0: none."
+)
+@click.option(
+    "--patience", type=click.IntRange(min=0), help="Validations without gain that end the run; 0: never."
+)
+@click.option("--sample-every", type=click.IntRange(min=0), help="Steps between probe pictures; 0: none.")
+@click.option("--tensorboard", is_flag=True, default=None, help="Write TensorBoard events as well.")
 @click.option("--seed", type=int, help="Seed of everything that is drawn.")
 @click.option(
     "--trainer", default="native", show_default=True, metavar="NAME",
     help="native, or kohya: your checkout of sd-scripts, for Stable Diffusion.",
 )  # fmt: skip
+@click.option(
+    "--accept/--no-accept", default=True, show_default=True, help="Test the LoRA afterwards with 12 pictures."
+)
 @click.option("--resume", is_flag=True, help="Go on with a training that was stopped.")
 @click.pass_obj
 def command(
-    settings: Settings, /, slug: str | None, dataset: str | None, resume: bool, trainer: str,
-    **asked: int | float | None,
+    settings: Settings, /, slug: str | None, dataset: str | None, resume: bool, accept: bool, trainer: str,
+    **asked: int | float | str | None,
 ) -> None:  # fmt: skip
     """Train a LoRA of the persona on a dataset.
 
-    The base model is never changed: a small set of weights and one new word learn the person.
+    The base model is never changed: a small set of weights and one new word learn the person. Ctrl-C
+    finishes the step and saves; --resume goes on to the same weights, also after a crash.
     """
     note(studio.caution(settings, slug))
     trained = studio.train(
         settings, slug, dataset=dataset, asked=asked, resume=resume, trainer=trainer, progress=RichProgress()
     )
     made = trained.artifact
+    chosen = f", weights of step {made.chosen_step}" if made.chosen_step is not None else ""
     click.echo(
         f"LoRA {made.version} of {made.persona}: {made.steps} steps on dataset {made.dataset} "
-        f"in {made.seconds:.0f} s"
+        f"in {made.seconds:.0f} s{chosen}"
     )
     click.echo(str(trained.folder))
-    elsewhere = made.trainer != "native"
-    click.echo("next: oblik lora install --to comfyui" if elsewhere else 'next: oblik generate "in a park"')
+    if made.trainer != "native":
+        click.echo("next: oblik lora install --to comfyui")
+        return
+    if accept:
+        tested = studio.accept(settings, made.persona, version=made.version, progress=RichProgress())
+        click.secho(tested.acceptance.line, bold=True)
+        click.echo(str(tested.folder / "acceptance.png"))
+    click.echo('next: oblik generate "in a park"')

@@ -36,9 +36,17 @@ def noised(x0_BTC: Tensor, eps_BTC: Tensor, sigma_B: Tensor) -> Tensor:
     return torch.lerp(x0_BTC, eps_BTC, sigma_B[:, None, None])
 
 
+def squared_error(v_BTC: Tensor, target_BTC: Tensor) -> Tensor:
+    """Squared error of every image token, (B, T)."""
+    return (v_BTC.float() - target_BTC).pow(2).mean(-1)
+
+
+def weighted_mean(error_BT: Tensor, weight_BT: Tensor, mean: Tensor | None = None) -> Tensor:
+    """Mean of the errors, each weighted relative to the mean weight, which may be that of a larger batch."""
+    return (error_BT * weight_BT / (weight_BT.mean() if mean is None else mean)).mean()
+
+
 def velocity_loss(v_BTC: Tensor, target_BTC: Tensor, weight_BT: Tensor | None = None) -> Tensor:
     """Mean squared error on v (its target: eps - x_0), each token weighted relative to the mean weight."""
-    error_BT = (v_BTC.float() - target_BTC).pow(2).mean(-1)
-    if weight_BT is None:
-        return error_BT.mean()
-    return (error_BT * weight_BT / weight_BT.mean()).mean()
+    error_BT = squared_error(v_BTC, target_BTC)
+    return error_BT.mean() if weight_BT is None else weighted_mean(error_BT, weight_BT)

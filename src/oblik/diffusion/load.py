@@ -17,11 +17,11 @@ from diffusers.utils.logging import disable_progress_bar as disable_diffusers_ba
 from transformers import Qwen2Tokenizer
 from transformers.utils.logging import disable_progress_bar as disable_transformers_bar
 
-from oblik.diffusion import lora, tokens
+from oblik.diffusion import lora, text_lora, tokens
 from oblik.diffusion.quantize import AS_STORED, Quantisation, Scheme, load_text_encoder, load_transformer
 from oblik.errors import BackendUnavailable, LoraBroken, PackBroken
 from oblik.packs.manifest import OpenPack
-from oblik.training.artifact import TOKEN, TOKENIZER, WEIGHTS, read_artifact
+from oblik.training.artifact import TEXT_ENCODER, TOKEN, TOKENIZER, WEIGHTS, read_artifact
 
 FAMILIES = {"qwen_image": QwenImagePipeline}
 
@@ -90,4 +90,5 @@ def _become(pipeline: Any, pack: OpenPack, artifact: Path) -> None:
         )
     pipeline.tokenizer = Qwen2Tokenizer.from_pretrained((artifact / TOKENIZER).parent, local_files_only=True)
     tokens.load(pipeline.text_encoder, manifest.token_id, artifact / TOKEN)
+    text_lora.load({"qwen25_7b": pipeline.text_encoder}, artifact / TEXT_ENCODER)
     lora.load(pipeline, artifact / WEIGHTS)

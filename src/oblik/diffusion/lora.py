@@ -7,7 +7,7 @@ Knows nothing of personas.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +49,13 @@ def attach(transformer: Any, config: TrainConfig) -> list[nn.Parameter]:
     return parameters
 
 
-def export(transformer: Any, path: Path, alpha: float) -> None:
-    """Write the attached LoRA. ``alpha`` is stored beside every module."""
+def export(transformer: Any, path: Path, alpha: float, metadata: Mapping[str, str] | None = None) -> None:
+    """Write the attached LoRA. ``alpha`` is stored beside every module, ``metadata`` in the header."""
     weights = get_peft_model_state_dict(transformer, adapter_name=ADAPTER)
     tensors = {PREFIX + name: value.detach().float().cpu().contiguous() for name, value in weights.items()}
     for name in [name for name in tensors if name.endswith(".lora_A.weight")]:
         tensors[name.removesuffix(".lora_A.weight") + ".alpha"] = torch.tensor(alpha)
-    save_file(dict(sorted(tensors.items())), path, metadata={"format": "pt"})
+    save_file(dict(sorted(tensors.items())), path, metadata={"format": "pt", **(metadata or {})})
 
 
 def load(pipeline: Any, path: Path) -> None:

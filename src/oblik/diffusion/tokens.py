@@ -9,7 +9,7 @@ D embedding width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,26 +43,36 @@ def replaced(text_encoder: Any, token_id: int, row_D: Tensor) -> Iterator[None]:
         handle.remove()
 
 
-def export(row_D: Tensor, path: Path, trigger: str) -> None:
-    """Write the learned row."""
-    save_file({KEY: row_D.detach().float().cpu().contiguous()}, path, metadata={"trigger": trigger})
+def make_room(text_encoder: Any, token_id: int) -> None:
+    """Grow the embedding table when the token has no row yet; every row that is there keeps its values."""
+    if token_id >= text_encoder.get_input_embeddings().weight.shape[0]:
+        text_encoder.resize_token_embeddings(token_id + 1, mean_resizing=False)
+        text_encoder.get_input_embeddings().weight.requires_grad_(False)
 
 
-def load(text_encoder: Any, token_id: int, path: Path) -> None:
+def export(rows: Mapping[str, Tensor], path: Path, trigger: str) -> None:
+    """Write the learned rows: under ``token`` where there is one text encoder, else under each one's name."""
+    names = [KEY] if len(rows) == 1 else list(rows)
+    whole = {
+        name: row.detach().float().cpu().contiguous() for name, row in zip(names, rows.values(), strict=True)
+    }
+    save_file(whole, path, metadata={"trigger": trigger})
+
+
+def load(text_encoder: Any, token_id: int, path: Path, key: str = KEY) -> None:
     """Write the learned row into the table, growing it when the token has no row yet.
 
     Raises:
         LoraBroken: the row has another width than this pack's embeddings.
     """
-    row = load_file(path)[KEY]
+    row = load_file(path)[key]
     table = text_encoder.get_input_embeddings().weight
     if row.shape[0] != table.shape[1]:
         raise LoraBroken(
             f"the token has width {row.shape[0]}, this pack's embeddings {table.shape[1]}",
             hint="a LoRA works on the pack that it was trained on: oblik pack list",
         )
-    if token_id >= table.shape[0]:
-        text_encoder.resize_token_embeddings(token_id + 1)
-        table = text_encoder.get_input_embeddings().weight
+    make_room(text_encoder, token_id)
+    table = text_encoder.get_input_embeddings().weight
     with torch.no_grad():
         table[token_id] = row.to(table.dtype)

@@ -21,6 +21,7 @@ from oblik.datasets.manifest import read_dataset
 from oblik.flows.calibrate import measure, note_scores, open_ruler, pictures_in
 from oblik.flows.generate import Order, generate, plan_order
 from oblik.flows.impostors import IMPOSTORS
+from oblik.flows.judge import judge_of
 from oblik.flows.ledger import Ledger, Result, fingerprint, folder_sha256
 from oblik.flows.report import summary, tell
 from oblik.flows.story import Batch, Story
@@ -169,6 +170,7 @@ class _Demo:
             folder = train(
                 self.persona, asked, home=self.home, pack=self.pack, trainer=self.workshop.trainer(),
                 progress=self.progress, now=self.now,
+                judges=judge_of(self.persona, home=self.home, pack=self.pack, stack=self.workshop.stack),
             )  # fmt: skip
             return {"version": folder.name, "weights": read_artifact(folder).weights_sha256}
 

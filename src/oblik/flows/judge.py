@@ -10,12 +10,12 @@ pictures and not by luck.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from oblik.errors import NotFound
+from oblik.errors import InvalidInput, NotFound
 from oblik.faces.stack import FaceStack
 from oblik.flows.calibrate import Ruler, open_ruler, pictures_in
 from oblik.likeness.choice_chart import draw_choice
@@ -31,6 +31,8 @@ from oblik.training.artifact import LossPoint
 from oblik.training.judge import WITH, WITHOUT, Judge, Judgement, best
 
 CHOICE = "choice.png"
+Judges = Callable[[str], Judge | None]
+"""A version of a dataset -> who judges checkpoints of a training on it."""
 
 
 class LikenessJudge:
@@ -79,6 +81,18 @@ def open_judge(persona: Persona, *, home: Home, pack: OpenPack, stack: FaceStack
         InvalidInput: no photo with a face is held out, or the dataset was measured with another face stack.
     """
     return LikenessJudge(open_ruler(persona, home=home, pack=pack, stack=stack, dataset=dataset))
+
+
+def judge_of(persona: Persona, *, home: Home, pack: OpenPack, stack: Callable[[], FaceStack]) -> Judges:
+    """For a version of the dataset its judge, or nobody where likeness cannot be measured yet."""
+
+    def judge(dataset: str) -> Judge | None:
+        try:
+            return open_judge(persona, home=home, pack=pack, stack=stack(), dataset=dataset)
+        except (NotFound, InvalidInput):
+            return None
+
+    return judge
 
 
 def write_choice(artifact: Path, judgements: Sequence[Judgement], losses: Sequence[LossPoint]) -> Path:

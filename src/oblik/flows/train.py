@@ -1,38 +1,52 @@
 """Training as one call: the newest dataset of a persona becomes the next LoRA artifact.
 
 In: a persona, an open pack, a trainer, settings that override the pack's. Out: the artifact's
-folder ``loras/<version>/``. A run that was stopped leaves its checkpoints there; ``resume`` goes on
-with it. Knows nothing of tensors.
+folder ``loras/<version>/``. A run that was stopped leaves its checkpoints and its settings there; ``resume``
+goes on with it. Latents and text states are kept in ``caches/`` for the persona's next run. Knows nothing of
+tensors.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from oblik.datasets.manifest import read_dataset
 from oblik.errors import InvalidInput, NotFound
+from oblik.flows.judge import Judges, write_choice
 from oblik.packs.manifest import OpenPack, Pack
 from oblik.paths import Home, atomic_write, latest_version, next_version, private_dir, versions
 from oblik.personas.permission import under_consent
 from oblik.personas.persona import Persona
 from oblik.progress import Progress
-from oblik.training.artifact import MANIFEST
+from oblik.training.artifact import CURVES, MANIFEST, WORK, TrainingLog
 from oblik.training.config import TrainConfig
 from oblik.training.trainer import Trainer, TrainRequest
 
 CHOSEN = "chosen"
 """The file in ``loras/`` that names the version to use."""
+CACHES, BEGUN = "caches", "begun.json"
+
+
+class Begun(BaseModel):
+    """What a run began with, kept in its ``work/`` folder."""
+
+    dataset: str
+    config: TrainConfig
 
 
 @dataclass(frozen=True)
 class TrainOrder:
-    """What somebody asked for. ``dataset`` None means the newest; None in ``asked`` was not asked."""
+    """What somebody asked for. ``dataset`` None means the newest; None in ``asked`` was not asked.
+
+    ``resume`` goes on with the newest stopped run, with the dataset and the settings that it began with.
+    """
 
     dataset: str | None = None
     asked: Mapping[str, Any] = field(default_factory=dict)
@@ -48,8 +62,11 @@ def train(
     trainer: Trainer,
     progress: Progress,
     now: datetime,
+    judges: Judges | None = None,
 ) -> Path:
-    """Train and return the artifact's folder.
+    """Train and return the artifact's folder; its weights are those that a judge found best.
+
+    ``judges`` names the judge for a version of the dataset, or nobody; ``choice.png`` draws what it saw.
 
     Raises:
         ConsentError: the persona's consent does not cover portraits today.
@@ -57,29 +74,47 @@ def train(
     """
     progress = under_consent(persona, "train", home=home, now=now, progress=progress)
     folders = home.persona(persona.slug)
-    version = order.dataset or latest_version(folders.datasets)
+    out_dir = unfinished(folders.loras) if order.resume else folders.loras / next_version(folders.loras)
+    begun = _read_begun(out_dir) if order.resume else None
+    version = order.dataset or (begun.dataset if begun else latest_version(folders.datasets))
     if version is None or not (folders.datasets / version / "dataset.json").is_file():
         raise NotFound(
             f"persona {persona.slug!r} has no dataset {version or ''}".rstrip(),
             hint="oblik dataset build PHOTOS",
         )
-    out_dir = unfinished(folders.loras) if order.resume else folders.loras / next_version(folders.loras)
+    config = config_for(pack.manifest, order.asked, begun.config if begun else None)
     request = TrainRequest(
         pack=pack,
         persona=persona,
         dataset=read_dataset(folders.datasets / version),
         dataset_dir=folders.datasets / version,
         out_dir=private_dir(out_dir),
-        config=config_for(pack.manifest, order.asked),
+        config=config,
         now=now,
         resume=order.resume,
+        caches=folders.root / CACHES,
+        judge=judges(version) if judges else None,
+        parent=next(reversed(finished(folders.loras)), None),
     )
-    return trainer.train(request, progress)
+    atomic_write(out_dir / WORK / BEGUN, Begun(dataset=version, config=config).model_dump_json())
+    trainer.train(request, progress)
+    log = TrainingLog.model_validate_json((out_dir / CURVES).read_bytes())
+    if log.judgements:
+        write_choice(out_dir, log.judgements, log.losses)
+    shutil.rmtree(out_dir / WORK, ignore_errors=True)
+    return out_dir
 
 
-def config_for(pack: Pack, asked: Mapping[str, Any]) -> TrainConfig:
-    """The pack's training settings with what was asked laid over them."""
+def _read_begun(out_dir: Path) -> Begun | None:
+    file = out_dir / WORK / BEGUN
+    return Begun.model_validate_json(file.read_bytes()) if file.is_file() else None
+
+
+def config_for(pack: Pack, asked: Mapping[str, Any], begun: TrainConfig | None = None) -> TrainConfig:
+    """The pack's training settings, or those that a run began with, with what was asked laid over them."""
     known = {name: value for name, value in pack.training.items() if name in TrainConfig.model_fields}
+    if begun is not None:
+        known = begun.model_dump()
     wanted = {name: value for name, value in asked.items() if value is not None}
     try:
         return TrainConfig.model_validate(known | wanted)

@@ -44,7 +44,7 @@ FORMAT = 1
 PERSONA, CONTENTS, AUDIT = "persona.toml", "contents.json", "audit-before-import.jsonl"
 VAULT, IMPORTING = "vault", ".importing-"
 NAMES = f"{VAULT}/names.json"
-SKIPPED = (VAULT, INSTALLATIONS, AUDIT)
+SKIPPED = (VAULT, INSTALLATIONS, AUDIT, "caches")
 
 
 class Member(NamedTuple):

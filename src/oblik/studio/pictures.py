@@ -60,16 +60,19 @@ def train(
     ``asked`` overrides the pack's training settings; ``resume`` goes on with a run that was stopped;
     ``trainer`` is "native" or "kohya".
     """
+    from oblik.flows.judge import judge_of
     from oblik.flows.train import TrainOrder
     from oblik.flows.train import train as run
     from oblik.progress import SilentProgress
     from oblik.training.artifact import read_artifact
 
-    persona = show_persona(settings, slug)
+    persona, home = show_persona(settings, slug), home_of(settings)
     with operation(settings, "train", persona.slug) as details:
+        pack = pack_of(settings)
         folder = run(
-            persona, TrainOrder(dataset, asked or {}, resume), home=home_of(settings), pack=pack_of(settings),
+            persona, TrainOrder(dataset, asked or {}, resume), home=home, pack=pack,
             trainer=trainer_of(settings, trainer), progress=progress or SilentProgress(), now=now(),
+            judges=judge_of(persona, home=home, pack=pack, stack=lambda: face_stack_of(pack, settings)),
         )  # fmt: skip
         made = read_artifact(folder)
         details.update(lora=made.version, dataset=made.dataset, weights=made.weights_sha256)

@@ -2,11 +2,13 @@
 
 A folder ``personas/<slug>/loras/<version>/`` with
 
-    lora.safetensors        diffusion_model.*.lora_A/B.weight + alpha (ComfyUI, diffusers, kohya-style tools)
-    token.safetensors       the learned embedding row of the trigger token, (D,)
-    tokenizer/              the pack's tokenizer with the trigger token added
-    lora.json               this manifest
-    training.json           losses per step;  samples/  pictures made on the way;  loss.png
+    lora.safetensors          diffusion_model.*.lora_A/B.weight + alpha (ComfyUI, diffusers and others)
+    text_encoder.safetensors  the text encoder's LoRA, with ComfyUI's names; absent when none was trained
+    token.safetensors         the learned embedding row of the trigger token, (D,)
+    tokenizer/                the pack's tokenizer with the trigger token added
+    lora.json                 this manifest
+    training.json             losses per step, judgements;  metrics.jsonl  one line per step
+    probes/step_00150/        with/NN.png and without/NN.png: the same prompts with and without the token
 """
 
 from __future__ import annotations
@@ -18,15 +20,19 @@ from pydantic import BaseModel, ConfigDict
 
 from oblik.personas.trigger import TokenProof
 from oblik.training.config import TrainConfig
+from oblik.training.judge import Judgement
 
 WEIGHTS, TOKEN, TOKENIZER, MANIFEST, CURVES = (
     "lora.safetensors", "token.safetensors", "tokenizer/tokenizer.json", "lora.json", "training.json",
 )  # fmt: skip
+TEXT_ENCODER, METRICS, WORK = "text_encoder.safetensors", "metrics.jsonl", "work"
 
 
 class LoraArtifact(BaseModel):
     """The manifest ``lora.json``. ``token_proof`` is of the tokenizer that lies beside it.
 
+    ``steps`` is how many were taken, ``chosen_step`` after which of them the weights are these (None: after
+    the last); ``parent`` is the persona's version before this one, ``device`` what it was trained on.
     The trainer "kohya" learns no token: its ``token_id`` is -1, and neither token nor tokenizer lie there.
     """
 
@@ -54,14 +60,26 @@ class LoraArtifact(BaseModel):
     token_sha256: str
     token_proof: TokenProof | None = None
     libraries: dict[str, str]
+    chosen_step: int | None = None
+    text_encoder_sha256: str | None = None
+    pack_lock_sha256: str | None = None
+    parent: str | None = None
+    device: str = ""
+    peak_vram_bytes: int | None = None
 
 
 class LossPoint(BaseModel):
-    """One step of the curve; ``validation`` is set where it was measured."""
+    """One step of the curve; ``validation`` is set where it was measured.
+
+    ``terms`` are the mean losses of the step's photos, of those shown without the token (``prior``), of class
+    images and of negatives; those that the step had none of are absent.
+    """
 
     step: int
     train: float
     validation: float | None = None
+    stage: str = ""
+    terms: dict[str, float] = {}
 
 
 class TrainingLog(BaseModel):
@@ -69,6 +87,7 @@ class TrainingLog(BaseModel):
 
     losses: list[LossPoint]
     samples: dict[int, str] = {}
+    judgements: list[Judgement] = []
 
 
 def read_artifact(folder: Path) -> LoraArtifact:

@@ -16,11 +16,16 @@ from oblik.personas.persona import Persona
 from oblik.progress import Progress
 from oblik.registry import load
 from oblik.training.config import TrainConfig
+from oblik.training.judge import Judge
 
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """Everything a run needs. ``out_dir`` becomes the artifact's folder; ``resume`` goes on from there."""
+    """Everything a run needs. ``out_dir`` becomes the artifact's folder; ``resume`` goes on from there.
+
+    ``caches`` is a folder that the runs of a persona share; without one they lie in ``out_dir`` and go at the
+    end of the run. ``judge`` scores the probes, and the best of them becomes the artifact.
+    """
 
     pack: OpenPack
     persona: Persona
@@ -30,6 +35,9 @@ class TrainRequest:
     config: TrainConfig
     now: datetime
     resume: bool = False
+    caches: Path | None = None
+    judge: Judge | None = None
+    parent: str | None = None
 
 
 class Trainer(Protocol):
@@ -40,7 +48,9 @@ class Trainer(Protocol):
 
         Raises:
             JobCancelled: somebody asked to stop; a checkpoint was written.
-            OutOfMemory: no configuration fits.
+            OutOfMemory: the memory of the device is too small for these settings.
+            TrainingDiverged: the loss is no number, or grows; the last good checkpoint is kept.
+            DiskFull: there is no room for the next file; what was written is whole.
         """
         ...
 

@@ -1,49 +1,46 @@
-"""What a trainer needs from Qwen-Image, through its plain pipeline.
+"""Qwen-Image as a `Family`: a flow-matching transformer with one text encoder.
 
-In: a `QwenImagePipeline`. Out: latents of photos, text states with gradients, velocities, samples.
-Knows nothing of LoRA, personas or datasets.
+In: a `QwenImagePipeline`. Out: see `family.py`; times are the sigma of flow_match.py. Knows nothing of
+personas, datasets and optimisers.
 
 B batch, T image tokens, C packed channels (64), L text tokens, D text width, H height, W width.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from oblik.diffusion.flow_match import shift_mu
-
-
-class Text(NamedTuple):
-    """Text states (B, L, D) and, for padded batches, their mask (B, L)."""
-
-    states: Tensor
-    mask: Tensor | None
-
-    def of(self, rows: Tensor | slice) -> Text:
-        """The states of some rows."""
-        return Text(self.states[rows], None if self.mask is None else self.mask[rows])
+from oblik.diffusion import lora
+from oblik.diffusion.families.family import Text, pooled_share
+from oblik.diffusion.flow_match import noised, shift_mu, training_times
+from oblik.diffusion.real_rope import use_real_rope
 
 
 class QwenImage:
     """A thin reading of the pipeline; it owns no weights of its own."""
 
+    levels = (0.9, 0.7, 0.5, 0.3)
+
     def __init__(self, pipeline: Any) -> None:
         self.pipeline = pipeline
-        self.transformer = pipeline.transformer
-        self.text_encoder = pipeline.text_encoder
+        self.network = pipeline.transformer
+        self.encoders = {"qwen25_7b": pipeline.text_encoder}
         self.device: torch.device = pipeline.transformer.device
         self._patch_px = 2 * pipeline.vae_scale_factor
         for part in (pipeline.transformer, pipeline.text_encoder, pipeline.vae):
             part.requires_grad_(False)
+        if self.device.type == "cpu":
+            use_real_rope(self.network)
 
     @torch.no_grad()
     def latents(self, image_HW3: NDArray[np.uint8]) -> Tensor:
-        """Packed, normalised latents (T, C), float32, of the posterior's mean."""
         vae = self.pipeline.vae
         pixels = torch.from_numpy(image_HW3.copy()).permute(2, 0, 1)[None, :, None].to(vae.device, vae.dtype)
         mean = vae.encode(pixels / 127.5 - 1).latent_dist.mode()[:, :, 0].float()
@@ -55,54 +52,63 @@ class QwenImage:
         packed: Tensor = self.pipeline._pack_latents(normal, 1, channels, rows, columns)
         return packed[0]
 
-    def token_weights(self, mask_HW: NDArray[np.uint8], inside: float) -> Tensor:
-        """Weights (T,): 1 outside the face mask, ``inside`` within it, by area."""
-        rows, columns = (side // self._patch_px for side in mask_HW.shape)
-        share = torch.from_numpy(mask_HW.copy())[None, None].float() / 255
-        pooled = torch.nn.functional.adaptive_avg_pool2d(share, (rows, columns)).flatten()
-        return 1 + (inside - 1) * pooled
+    def face_share(self, mask_HW: NDArray[np.uint8]) -> Tensor:
+        return pooled_share(mask_HW, self._patch_px)
+
+    def noun_ids(self, noun: str) -> list[int]:
+        return list(self.pipeline.tokenizer(f" {noun}")["input_ids"])
 
     def text(self, prompts: list[str]) -> Text:
-        """Encode prompts as the pipeline does; gradients reach the token's embedding."""
         states, mask = self.pipeline.encode_prompt(prompts, device=self.device)
         return Text(states, mask)
 
-    def velocity(self, noisy_BTC: Tensor, sigma_B: Tensor, text: Text, size_px: tuple[int, int]) -> Tensor:
-        """The transformer's v at time sigma for images of (width, height)."""
+    def times(self, count: int, image_tokens: int, generator: torch.Generator) -> Tensor:
+        return training_times(count, shift_mu(self.pipeline.scheduler.config, image_tokens), generator)
+
+    def noised(self, x0_BTC: Tensor, eps_BTC: Tensor, time_B: Tensor) -> Tensor:
+        return noised(x0_BTC, eps_BTC, time_B)
+
+    def target(self, x0_BTC: Tensor, eps_BTC: Tensor, time_B: Tensor) -> Tensor:
+        """The velocity eps - x_0, at every time."""
+        return eps_BTC - x0_BTC
+
+    def predict(self, noisy_BTC: Tensor, time_B: Tensor, text: Text, size_px: tuple[int, int]) -> Tensor:
         columns, rows = (side // self._patch_px for side in size_px)
-        out: Tensor = self.transformer(
-            hidden_states=noisy_BTC.to(self.transformer.dtype),
-            timestep=sigma_B.to(self.transformer.dtype),
-            encoder_hidden_states=text.states.to(self.transformer.dtype),
+        out: Tensor = self.network(
+            hidden_states=noisy_BTC.to(self.network.dtype),
+            timestep=time_B.to(self.network.dtype),
+            encoder_hidden_states=text.states.to(self.network.dtype),
             encoder_hidden_states_mask=text.mask,
             img_shapes=[[(1, rows, columns)]] * len(noisy_BTC),
             return_dict=False,
         )[0]
         return out
 
-    def mu(self, image_tokens: int) -> float:
-        """The scheduler's shift for images of that many tokens."""
-        return shift_mu(self.pipeline.scheduler.config, image_tokens)
-
-    def noun_ids(self, noun: str) -> list[int]:
-        """Token ids of a word as it stands inside a sentence."""
-        return list(self.pipeline.tokenizer(f" {noun}")["input_ids"])
-
     @torch.no_grad()
     def sample(
-        self, prompt: str, seeds: list[int], size_px: tuple[int, int], steps: int, guidance: float
-    ) -> list[Any]:
-        """A few pictures (PIL) on the way; the pipeline's own sampler."""
+        self, text: Text, negative: Text, seeds: list[int], size_px: tuple[int, int], steps: int,
+        guidance: float,
+    ) -> list[Any]:  # fmt: skip
         self.pipeline.set_progress_bar_config(disable=True)
         return list(
             self.pipeline(
-                prompt=prompt,
-                negative_prompt=" ",
+                prompt_embeds=text.states,
+                prompt_embeds_mask=_mask(text),
+                negative_prompt_embeds=negative.states,
+                negative_prompt_embeds_mask=_mask(negative),
                 true_cfg_scale=guidance,
                 num_inference_steps=steps,
                 width=size_px[0],
                 height=size_px[1],
-                num_images_per_prompt=len(seeds),
                 generator=[torch.Generator().manual_seed(seed) for seed in seeds],
             ).images
         )
+
+    def export(self, path: Path, alpha: float, metadata: Mapping[str, str]) -> None:
+        lora.export(self.network, path, alpha, metadata)
+
+
+def _mask(text: Text) -> Tensor:
+    if text.mask is not None:
+        return text.mask
+    return torch.ones(text.states.shape[:2], dtype=torch.long, device=text.states.device)

@@ -1,101 +1,90 @@
 """What a stopped training needs to go on, in the artifact's ``work/`` folder.
 
-In: the run's state. Out: one file, replaced whole, and cached latents keyed by what they were made of.
-The folder is destroyed when the artifact is complete: latents are as private as photos.
+In: the run's state. Out: files that are whole or absent: ``step-00150.pt`` (the last three are kept) and
+``best-00150.pt``, the weights of the best judged step. The folder is destroyed when the artifact is complete.
+Knows nothing of training.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
+import pickle
 import shutil
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors import safe_open
-from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
-from oblik.diffusion.lora import ADAPTER
 from oblik.paths import atomic_write
-from oblik.training.artifact import TrainingLog
+
+KEPT = 3
 
 
 @dataclass(frozen=True)
-class Found:
-    """Where a stopped run stood."""
+class Checkpoints:
+    """The files of one run."""
 
-    step: int
-    seconds: float
-    log: TrainingLog
+    folder: Path
 
+    def save(self, step: int, state: dict[str, Any], best: int | None) -> None:
+        """Write a checkpoint; then let those go that are older than the last three, and weights once best."""
+        _write(self._file("step", step), {"step": step, **state})
+        for older in self.steps()[:-KEPT]:
+            self._file("step", older).unlink(missing_ok=True)
+        for known in self._numbers("best"):
+            if known != best:
+                self._file("best", known).unlink(missing_ok=True)
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """One file with step, curves, LoRA, token row and optimisers."""
-
-    path: Path
-
-    def save(
-        self,
-        step: int,
-        seconds: float,
-        log: TrainingLog,
-        transformer: Any,
-        row: nn.Parameter,
-        optimisers: Mapping[str, torch.optim.Optimizer],
-    ) -> None:
-        """Replace the file."""
-        whole = {
-            "step": step,
-            "seconds": seconds,
-            "log": log.model_dump_json(),
-            "lora": get_peft_model_state_dict(transformer, adapter_name=ADAPTER),
-            "row": row.detach(),
-            "optimisers": {name: each.state_dict() for name, each in optimisers.items()},
-        }
-        buffer = io.BytesIO()
-        torch.save(whole, buffer)
-        atomic_write(self.path, buffer.getvalue())
-
-    def load(
-        self, transformer: Any, row: nn.Parameter, optimisers: Mapping[str, torch.optim.Optimizer]
-    ) -> Found | None:
-        """Put the state back; None when there is no checkpoint yet."""
-        if not self.path.is_file():
-            return None
-        whole = torch.load(self.path, weights_only=True)
-        set_peft_model_state_dict(transformer, whole["lora"], adapter_name=ADAPTER)
-        with torch.no_grad():
-            row.copy_(whole["row"])
-        for name, each in optimisers.items():
-            each.load_state_dict(whole["optimisers"][name])
-        return Found(whole["step"], whole["seconds"], TrainingLog.model_validate_json(whole["log"]))
-
-
-def save_latents(path: Path, key: str, latents: Tensor) -> None:
-    """Cache latents under a key of their inputs."""
-    atomic_write(path, save({"latents": latents.cpu().contiguous()}, {"key": _digest(key)}))
-
-
-def load_latents(path: Path, key: str) -> Tensor | None:
-    """The cached latents, or None when there are none or their inputs changed."""
-    if not path.is_file():
+    def load(self) -> dict[str, Any] | None:
+        """The newest checkpoint that can be read; None when there is none."""
+        for step in reversed(self.steps()):
+            whole = _read(self._file("step", step))
+            if whole is not None:
+                return whole
         return None
-    with safe_open(path, "pt") as file:
-        if (file.metadata() or {}).get("key") != _digest(key):
-            return None
-        return torch.as_tensor(file.get_tensor("latents"))
+
+    def save_best(self, step: int, weights: Sequence[Tensor]) -> None:
+        """Keep the weights of a step that is now the best."""
+        _write(self._file("best", step), {"weights": [w.detach().clone() for w in weights]})
+
+    def load_best(self, step: int) -> list[Tensor] | None:
+        """The weights of a step, where they were kept."""
+        whole = _read(self._file("best", step))
+        return None if whole is None else list(whole["weights"])
+
+    def forget_after(self, step: int) -> None:
+        """Let checkpoints go that were written after ``step``."""
+        for known in self.steps():
+            if known > step:
+                self._file("step", known).unlink(missing_ok=True)
+
+    def steps(self) -> list[int]:
+        """The steps that have a checkpoint, oldest first."""
+        return self._numbers("step")
+
+    def finish(self) -> None:
+        """Destroy the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _file(self, kind: str, step: int) -> Path:
+        return self.folder / f"{kind}-{step:06d}.pt"
+
+    def _numbers(self, kind: str) -> list[int]:
+        return sorted(int(file.stem.partition("-")[2]) for file in self.folder.glob(f"{kind}-*.pt"))
 
 
-def finish(folder: Path) -> None:
-    """Destroy the work folder."""
-    shutil.rmtree(folder, ignore_errors=True)
+def _write(path: Path, whole: dict[str, Any]) -> None:
+    buffer = io.BytesIO()
+    torch.save(whole, buffer)
+    atomic_write(path, buffer.getvalue())
 
 
-def _digest(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        whole: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError):
+        return None
+    return whole

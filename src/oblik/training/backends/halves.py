@@ -37,7 +37,7 @@ class Halves:
         return torch.cat(list(self._map(half, self._parts(count))))
 
     def backward(self, rows: Rows, count: int, loss: Callable[[Tensor], Tensor]) -> Tensor:
-        """Set the parameters' gradients of ``loss(rows of the whole batch)``; returns the loss, a scalar."""
+        """Add the gradients of ``loss(rows of the whole batch)`` to the parameters'; returns the loss."""
         parts = self._parts(count)
         outputs = list(self._map(rows, parts))
         whole = torch.cat([output.detach() for output in outputs]).requires_grad_()
@@ -50,7 +50,9 @@ class Halves:
         gradients = list(self._map(back, outputs, parts))
         for parameter, *shares in zip(self._parameters, *gradients, strict=True):
             known = [share for share in shares if share is not None]
-            parameter.grad = torch.stack(known).sum(0) if known else None
+            if known:
+                gradient = torch.stack(known).sum(0)
+                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
         return value.detach()
 
     def _parts(self, count: int) -> list[slice]:
