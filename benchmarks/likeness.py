@@ -22,12 +22,11 @@ from pathlib import Path
 import torch
 
 from oblik import studio
-from oblik.flows.train import latest_artifact
 from oblik.likeness.report import read_report
 from oblik.paths import Home
 from oblik.progress import RichProgress
 from oblik.settings import Settings
-from oblik.training.artifact import read_artifact
+from oblik.training.artifact import latest_artifact, read_artifact
 
 SEEDS = tuple(range(910_001, 910_013))
 PASSING_SHARE = 9 / 12

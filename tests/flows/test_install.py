@@ -16,14 +16,13 @@ from oblik.flows.folders import COMFYUI, EASY_DIFFUSION, check_all, lora_folder,
 from oblik.flows.generate import Order, generate, plan_order
 from oblik.flows.install import Source, export, install, uninstall
 from oblik.flows.loras import compare, entries, find, page
-from oblik.flows.train import choose, latest_artifact
 from oblik.generation.presets import find_preset
 from oblik.paths import sha256_file
 from oblik.personas.erase import erase
 from oblik.personas.installations import Fate, installations
 from oblik.progress import SilentProgress
 from oblik.settings import Settings
-from oblik.training.artifact import WEIGHTS, read_artifact
+from oblik.training.artifact import WEIGHTS, choose, latest_artifact, read_artifact
 from oblik.training.safetensors_header import tensors_in
 
 if TYPE_CHECKING:

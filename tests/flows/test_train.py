@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from oblik.errors import ConsentError, InvalidInput, JobCancelled, NotFound
-from oblik.flows.train import TrainOrder, config_for, latest_artifact, train
+from oblik.flows.train import TrainOrder, config_for, train
 from oblik.personas.amend import revoked
 from oblik.personas.persona import Scope
 from oblik.personas.store import PersonaStore
 from oblik.progress import Progress, SilentProgress
+from oblik.training.artifact import latest_artifact
 from oblik.training.trainer import TrainRequest
 
 if TYPE_CHECKING:

@@ -22,7 +22,6 @@ from oblik.errors import NotFound
 from oblik.faces.stack import FaceStack
 from oblik.flows.calibrate import Ruler, measure, open_ruler
 from oblik.flows.generate import Order, generate, plan_order
-from oblik.flows.train import latest_artifact
 from oblik.generation.engine import Engine
 from oblik.generation.presets import find_preset
 from oblik.images import grid, open_upright, save_clean_png
@@ -35,7 +34,7 @@ from oblik.packs.manifest import OpenPack
 from oblik.paths import Home, atomic_write, private_dir
 from oblik.personas.persona import Persona
 from oblik.progress import Progress, SilentProgress, Unseen
-from oblik.training.artifact import MANIFEST, read_artifact
+from oblik.training.artifact import MANIFEST, latest_artifact, read_artifact
 
 CONDITIONS = {
     "portrait": "smiling, frontal view, head and shoulders, in a park, daylight",

@@ -17,7 +17,6 @@ from oblik.datasets.manifest import Dataset, read_dataset
 from oblik.errors import InvalidInput, NotFound
 from oblik.faces.stack import FaceStack
 from oblik.flows.impostors import impostors_file
-from oblik.flows.train import latest_artifact
 from oblik.generation.engine import GRID
 from oblik.generation.record import FILE_NAME, Record, read_record, write_record
 from oblik.images import open_upright
@@ -31,7 +30,7 @@ from oblik.paths import Home, latest_version
 from oblik.personas.permission import under_consent
 from oblik.personas.persona import Persona
 from oblik.progress import Progress
-from oblik.training.artifact import MANIFEST, read_artifact
+from oblik.training.artifact import MANIFEST, latest_artifact, read_artifact
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
 MADE_HERE = {GRID, "roc.png", "scores.png"}

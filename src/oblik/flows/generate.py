@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from oblik.errors import InvalidInput, NotFound
-from oblik.flows.train import latest_artifact
 from oblik.generation.engine import Engine
 from oblik.generation.plan import Plan
 from oblik.generation.presets import Preset, plan_from
@@ -27,7 +26,7 @@ from oblik.personas.permission import under_consent
 from oblik.personas.persona import Persona
 from oblik.personas.trigger import check
 from oblik.progress import Progress
-from oblik.training.artifact import MANIFEST, TOKENIZER, read_artifact
+from oblik.training.artifact import MANIFEST, TOKENIZER, latest_artifact, read_artifact
 
 
 @dataclass(frozen=True)

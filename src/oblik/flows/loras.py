@@ -13,14 +13,21 @@ from pathlib import Path
 from typing import Any
 
 from oblik.errors import NotFound
-from oblik.flows.train import finished, latest_artifact
 from oblik.generation.plan import Plan
 from oblik.generation.record import FILE_NAME, read_record
 from oblik.likeness.findings import LikenessReport
 from oblik.likeness.report import read_report
 from oblik.paths import PersonaHome, versions
 from oblik.personas.installations import installations
-from oblik.training.artifact import CURVES, WEIGHTS, LoraArtifact, TrainingLog, read_artifact
+from oblik.training.artifact import (
+    CURVES,
+    WEIGHTS,
+    LoraArtifact,
+    TrainingLog,
+    finished,
+    latest_artifact,
+    read_artifact,
+)
 
 REPORT = "likeness.json"
 SMOOTHED = 10

@@ -25,12 +25,10 @@ from oblik.paths import Home, atomic_write, latest_version, next_version, privat
 from oblik.personas.permission import under_consent
 from oblik.personas.persona import Persona
 from oblik.progress import Progress
-from oblik.training.artifact import CURVES, MANIFEST, WORK, TrainingLog
+from oblik.training.artifact import CURVES, MANIFEST, WORK, TrainingLog, finished
 from oblik.training.config import TrainConfig
 from oblik.training.trainer import Trainer, TrainRequest
 
-CHOSEN = "chosen"
-"""The file in ``loras/`` that names the version to use."""
 CACHES, BEGUN = "caches", "begun.json"
 
 
@@ -130,36 +128,3 @@ def unfinished(loras: Path) -> Path:
     if not open_runs:
         raise NotFound("there is no stopped training to go on with", hint="oblik train")
     return loras / open_runs[-1]
-
-
-def finished(loras: Path) -> list[str]:
-    """Every finished version, oldest first."""
-    return [name for name in versions(loras) if (loras / name / MANIFEST).is_file()]
-
-
-def latest_artifact(loras: Path) -> str:
-    """The version that is used when none is named: the one chosen with `choose`, else the newest finished.
-
-    Raises NotFound when there is none.
-    """
-    known = finished(loras)
-    if not known:
-        raise NotFound("this persona has no trained LoRA yet", hint="oblik train")
-    chosen = chosen_artifact(loras)
-    return chosen if chosen in known else known[-1]
-
-
-def chosen_artifact(loras: Path) -> str | None:
-    """The version that somebody chose, None when the newest is meant."""
-    file = loras / CHOSEN
-    return file.read_text(encoding="utf-8").strip() if file.is_file() else None
-
-
-def choose(loras: Path, version: str | None) -> None:
-    """Make a version the one that is used; None means the newest again. Raises NotFound."""
-    if version is None:
-        (loras / CHOSEN).unlink(missing_ok=True)
-    elif version not in finished(loras):
-        raise NotFound(f"there is no finished LoRA {version}", hint="oblik lora list")
-    else:
-        atomic_write(loras / CHOSEN, version + "\n")

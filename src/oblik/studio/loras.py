@@ -63,7 +63,7 @@ def use_lora(settings: Settings, version: str, slug: str | None = None) -> str:
 
     Returns the version that is in use then. Raises NotFound.
     """
-    from oblik.flows.train import choose, latest_artifact
+    from oblik.training.artifact import choose, latest_artifact
 
     persona = show_persona(settings, slug)
     loras = _folders(settings, persona).loras

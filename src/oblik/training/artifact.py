@@ -18,6 +18,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from oblik.errors import NotFound
+from oblik.paths import atomic_write, versions
 from oblik.personas.trigger import TokenProof
 from oblik.training.config import TrainConfig
 from oblik.training.judge import Judgement
@@ -25,6 +27,8 @@ from oblik.training.judge import Judgement
 WEIGHTS, TOKEN, TOKENIZER, MANIFEST, CURVES = (
     "lora.safetensors", "token.safetensors", "tokenizer/tokenizer.json", "lora.json", "training.json",
 )  # fmt: skip
+CHOSEN = "chosen"
+"""The file in ``loras/`` that names the version to use."""
 TEXT_ENCODER, METRICS, WORK = "text_encoder.safetensors", "metrics.jsonl", "work"
 
 
@@ -93,3 +97,36 @@ class TrainingLog(BaseModel):
 def read_artifact(folder: Path) -> LoraArtifact:
     """Read ``folder/lora.json``."""
     return LoraArtifact.model_validate_json((folder / MANIFEST).read_text(encoding="utf-8"))
+
+
+def finished(loras: Path) -> list[str]:
+    """Every finished version, oldest first."""
+    return [name for name in versions(loras) if (loras / name / MANIFEST).is_file()]
+
+
+def latest_artifact(loras: Path) -> str:
+    """The version that is used when none is named: the one chosen with `choose`, else the newest finished.
+
+    Raises NotFound when there is none.
+    """
+    known = finished(loras)
+    if not known:
+        raise NotFound("this persona has no trained LoRA yet", hint="oblik train")
+    chosen = chosen_artifact(loras)
+    return chosen if chosen in known else known[-1]
+
+
+def chosen_artifact(loras: Path) -> str | None:
+    """The version that somebody chose, None when the newest is meant."""
+    file = loras / CHOSEN
+    return file.read_text(encoding="utf-8").strip() if file.is_file() else None
+
+
+def choose(loras: Path, version: str | None) -> None:
+    """Make a version the one that is used; None means the newest again. Raises NotFound."""
+    if version is None:
+        (loras / CHOSEN).unlink(missing_ok=True)
+    elif version not in finished(loras):
+        raise NotFound(f"there is no finished LoRA {version}", hint="oblik lora list")
+    else:
+        atomic_write(loras / CHOSEN, version + "\n")
