@@ -121,7 +121,7 @@ def test_a_face_too_large_for_the_anchors_is_found_in_a_smaller_copy(tmp_path: P
 
 
 def test_suppression_keeps_neighbours_and_drops_doubles() -> None:
-    boxes = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [6, 0, 16, 10.0]])
+    boxes = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [6, 0, 16, 10.0]]) + 100
     landmarks = np.zeros((3, 5, 2)) + np.arange(3)[:, None, None]
     kept = suppress(Finds(boxes, landmarks, np.array([0.8, 0.9, 0.7])), 0.4)
     np.testing.assert_array_equal(kept.scores_N, [0.9, 0.7])
