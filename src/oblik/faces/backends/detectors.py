@@ -39,6 +39,7 @@ from oblik.faces.windows import (
 )  # fmt: skip
 
 MOST_FACES = 16
+SILENT = 0
 FILLS = 1 / 3
 """A face this large, as a part of the short side, is taken for the subject: no search for more."""
 LOOKS = (1.0, 0.5)
@@ -156,8 +157,8 @@ class Yunet(_Anchored):
     def __init__(self, folder: Path, settings: AnchorDetector, threads: int) -> None:
         super().__init__(settings)
         self._path, size = folder / settings.file, (settings.size_px, settings.size_px)
-        log = cv2.utils.logging
-        level = log.setLogLevel(log.LOG_LEVEL_SILENT)
+        set_log_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel  # OpenCV 4, 5
+        level = set_log_level(SILENT)
         try:
             self._net: Any = cv2.FaceDetectorYN.create(
                 str(self._path), "", size, settings.threshold, settings.same_face
@@ -165,7 +166,7 @@ class Yunet(_Anchored):
         except cv2.error as error:
             raise PackBroken(f"cannot open the face network {self._path}: {error}", hint=REPAIR) from error
         finally:
-            log.setLogLevel(level)
+            set_log_level(level)
         self.look(np.zeros((*size, 3), np.uint8))
 
     def look(self, canvas: Image_HW3) -> Finds:
