@@ -139,7 +139,7 @@ def test_wrong_files_are_broken_packs(tmp_path: Path) -> None:
         open_stack("onnx", folder=tmp_path)
     write(tmp_path, "yunet")
     onnx.save(scrfd(SIZE), str(detector))
-    with pytest.raises(PackBroken, match="YuNet|cannot open"):  # OpenCV 5, 4
+    with pytest.raises(PackBroken, match=r"YuNet|cannot open"):  # OpenCV 5, 4
         open_stack("onnx", folder=tmp_path)
     detector.unlink()
     with pytest.raises(PackBroken, match="cannot open"):
