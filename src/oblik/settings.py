@@ -53,7 +53,8 @@ class Settings(BaseSettings):
     face_stack: str = Field(
         "pack",
         min_length=1,
-        description="Face stack: `pack` for the pack's own, or `dlib` for photographs.",
+        description="Face stack: `pack` for the base model's own (`auraface` where it has none), the name "
+        "of a pulled face pack, or `dlib` for photographs without a download.",
     )
 
     kohya_script_path: Path | None = Field(

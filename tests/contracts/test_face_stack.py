@@ -16,6 +16,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from tests.contracts.dot_networks import COLOURS_53
 
 from oblik.errors import BackendUnavailable, PackBroken
 from oblik.faces.align import ARCFACE_52, align_112, transform
@@ -23,7 +24,6 @@ from oblik.faces.backends.onnx import OnnxStack
 from oblik.faces.stack import Face, FaceStack, Image_HW3, Points_52, open_stack
 
 SIZE = 128
-COLOURS_53 = np.array([[1, -1, -1], [-1, 1, -1], [-1, -1, 1], [1, 1, -1], [-1, 1, 1]], np.float32)
 
 
 class FaceStackContract:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from oblik.faces.align import ARCFACE_52, face_box, transform
 from oblik.faces.stack import Face
-from oblik.faces.windows import around, distinct, overlap, plausible, scan, to_input, whole
+from oblik.faces.windows import around, corner, distinct, overlap, plausible, scan, to_input, whole
 
 still = settings(derandomize=True, database=None, deadline=None, max_examples=40)
 
@@ -24,6 +24,19 @@ def test_letterboxing_shows_the_whole_picture_unstretched(width: int, height: in
     assert max(right - left, bottom - top) == pytest.approx(128)
     assert left + right == pytest.approx(127)
     assert top + bottom == pytest.approx(127)
+
+
+@still
+@given(st.integers(1, 4000), st.integers(1, 4000))
+def test_the_corner_shows_the_whole_picture_unstretched(width: int, height: int) -> None:
+    affine, wide_px, high_px = corner(width, height, 640.0)
+    assert affine[0, 0] == affine[1, 1]
+    assert max(wide_px, high_px) == 640
+    edges = np.array([[-0.5, -0.5], [width - 0.5, height - 0.5]])
+    (left, top), (right, bottom) = transform(affine, edges) + 0.5
+    assert (left, top) == pytest.approx((0, 0), abs=1e-9)
+    assert abs(right - wide_px) < 1
+    assert abs(bottom - high_px) < 1
 
 
 def test_identity_when_the_picture_is_the_input() -> None:

@@ -98,6 +98,7 @@ def complain(error: OblikError) -> None:
 @click.option("--device", help="auto, cpu, mps, cuda or cuda:N.  [auto]")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
 @click.option("--persona", help="Persona to work for.  [the one chosen by `persona use`]")
+@click.option("--face-stack", help="pack, a pulled face pack such as auraface, or dlib.  [pack]")
 @click.pass_context
 def main(ctx: click.Context, /, **flags: Any) -> None:
     """A local, offline-first studio for one person's likeness.

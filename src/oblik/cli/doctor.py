@@ -147,6 +147,22 @@ def packs(settings: Settings) -> Iterator[Finding]:
         )
     if settings.pack not in {pack.manifest.name for pack in present}:
         yield Finding(settings.pack, "missing", "named by the settings, not installed", "oblik pack list")
+        return
+    yield faces(settings)
+
+
+def faces(settings: Settings) -> Finding:
+    """Whose face networks are used, and under which licence."""
+    from oblik import studio
+
+    try:
+        base = studio.pack_of(settings)
+        source = studio.face_pack_of(base, settings)
+    except OblikError as problem:
+        return Finding("face stack", "note", problem.message, problem.hint)
+    caution = studio.face_caution(base, settings)
+    name = source.manifest.name if source else settings.face_stack
+    return Finding("face stack", "note" if caution else "ok", caution or name)
 
 
 def extras() -> Iterator[Finding]:

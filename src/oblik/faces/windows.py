@@ -39,6 +39,14 @@ def to_input(window: Window, size_px: int) -> Affine_23:
     return np.array([[scale, 0.0, middle - scale * x], [0.0, scale, middle - scale * y]])
 
 
+def corner(width_px: int, height_px: int, fit_px: float) -> tuple[Affine_23, int, int]:
+    """The map that makes the long side of a picture ``fit_px``, and the sides of what comes out."""
+    scale = fit_px / max(width_px, height_px)
+    sides = (max(1, round(scale * width_px)), max(1, round(scale * height_px)))
+    shift = (scale - 1) / 2
+    return np.array([[scale, 0.0, shift], [0.0, scale, shift]]), *sides
+
+
 def scan(width_px: int, height_px: int, smallest_px: float) -> list[Window]:
     """Overlapping windows at three scales of the short side, of at least ``smallest_px``, large first."""
     windows: list[Window] = []
@@ -67,12 +75,17 @@ def overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, 
     return shared / max(smaller, 1e-9)
 
 
+def spread(landmarks: Points_52) -> bool:
+    """Whether the points are numbers and do not lie on one spot."""
+    return bool(np.isfinite(landmarks).all() and np.ptp(landmarks, axis=0).max() >= 1.0)
+
+
 def plausible(landmarks: Points_52) -> bool:
     """Whether five points can be one face: not too far from the template after alignment.
 
     A full profile is 16 to 18 px away, random or mirrored points mostly further; the rest is up to the score.
     """
-    if np.ptp(landmarks, axis=0).max() < 1.0:
+    if not spread(landmarks):
         return False
     off = transform(similarity(landmarks, ARCFACE_52), landmarks) - ARCFACE_52
     return float(np.sqrt((off**2).sum(axis=1).mean())) < MOST_DISTORTED_PX

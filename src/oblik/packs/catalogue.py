@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from oblik.errors import InvalidInput, NotFound, PackBroken
+from oblik.faces.networks import FacesFile
 from oblik.packs.manifest import InnerPath, Pack
 
 CATALOGUE = Path(__file__).parent / "catalogue"
@@ -64,13 +65,17 @@ class Part(BaseModel):
 
 
 class Entry(BaseModel):
-    """A pack that can be pulled. The first variant is the default; options are left out unless asked for."""
+    """A pack that can be pulled. The first variant is the default; options are left out unless asked for.
+
+    ``faces`` becomes ``faces/faces.json``: how the face networks of the pack are run.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     pack: Pack
     variants: dict[str, str] = Field(default_factory=dict)
     options: dict[str, str] = Field(default_factory=dict)
+    faces: FacesFile | None = None
     parts: list[Part]
 
     @field_validator("pack")

@@ -28,6 +28,9 @@ from oblik.packs.store import MANIFEST, OLD, PART, alone, beside, read_pack
 from oblik.paths import Home, atomic_write, private_dir
 from oblik.progress import Progress
 
+FACES, OWN = "faces/faces.json", "oblik"
+"""The settings of face networks: the one file of a pack that Oblik writes, by the catalogue."""
+
 
 @dataclass(frozen=True)
 class Wish:
@@ -84,7 +87,9 @@ def pull(wish: Wish, source: Source, home: Home, *, now: datetime, progress: Pro
         if before:
             _reuse(before, folder, staging, wanted)
         sums = fetch_all(wanted, source, staging, command=wish.command(), progress=progress)
-        lock = _lock(wish, wanted, sums, Origin(source.name, now, before))
+        if wish.entry.faces:
+            atomic_write(staging / FACES, wish.entry.faces.model_dump_json(indent=2) + "\n")
+        lock = _lock(wish, wanted, sums, Origin(source.name, now, before), staging)
         _write(wish, parts, lock, staging)
         if folder.exists():
             folder.rename(old)
@@ -181,7 +186,7 @@ def _reuse(before: Lock, folder: Path, staging: Path, wanted: list[Wanted]) -> N
                     shutil.copyfile(source, target)
 
 
-def _lock(wish: Wish, wanted: list[Wanted], sums: dict[str, str], origin: Origin) -> Lock:
+def _lock(wish: Wish, wanted: list[Wanted], sums: dict[str, str], origin: Origin, staging: Path) -> Lock:
     files = [
         LockedFile(
             path=file.path, repository=file.repository, file=file.file, revision=file.commit,
@@ -189,6 +194,14 @@ def _lock(wish: Wish, wanted: list[Wanted], sums: dict[str, str], origin: Origin
         )
         for file in wanted
     ]  # fmt: skip
+    if wish.entry.faces:
+        data = (staging / FACES).read_bytes()
+        files.append(
+            LockedFile(
+                path=FACES, repository=OWN, file=FACES, revision=wish.entry.pack.version, bytes=len(data),
+                sha256=hashlib.sha256(data).hexdigest(),
+            )
+        )  # fmt: skip
     same = origin.before is not None and origin.before.files == files
     return Lock(
         name=wish.entry.name,
@@ -220,6 +233,11 @@ def _write(wish: Wish, parts: list[Part], lock: Lock, staging: Path) -> None:
         )  # fmt: skip
         first.commercial_use &= part.commercial_use
         first.files += files
+    if FACES in locked:
+        own = PackFile(**locked[FACES].model_dump(include={"path", "bytes", "sha256"}))
+        components["settings"] = Component(
+            source=OWN, licence="Apache-2.0", commercial_use=True, format="json", files=[own]
+        )
     manifest = wish.entry.pack.model_copy(update={"components": components})
     text = manifest.model_dump_json(indent=2) + "\n"
     lock.manifest_sha256 = hashlib.sha256(text.encode("utf-8")).hexdigest()

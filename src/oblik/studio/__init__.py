@@ -18,7 +18,7 @@ from oblik.studio.datasets import (
     undo_decisions,
     verify_dataset,
 )
-from oblik.studio.house import face_stack_of, home_of, now, pack_of, personas_of
+from oblik.studio.house import face_caution, face_pack_of, face_stack_of, home_of, now, pack_of, personas_of
 from oblik.studio.loras import (
     Copies,
     check_config,
@@ -85,6 +85,8 @@ __all__ = [
     "export_captions",
     "export_lora",
     "export_persona",
+    "face_caution",
+    "face_pack_of",
     "face_stack_of",
     "gather_impostors",
     "generate",

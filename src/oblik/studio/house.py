@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from oblik.training.trainer import Trainer
 
 
-PACKS_OWN = "pack"
+PACKS_OWN, DEFAULT_FACES = "pack", "auraface"
+"""The setting that means the base model's own face networks, and what stands in for a model without any."""
 
 
 def home_of(settings: Settings) -> Home:
@@ -35,15 +36,64 @@ def pack_of(settings: Settings) -> OpenPack:
 
 
 def face_stack_of(pack: OpenPack, settings: Settings) -> FaceStack:
-    """The one face stack of datasets, adapters and measurements: the pack's own, unless set otherwise."""
+    """The one face stack of datasets, adapters and measurements: the pack's own, unless set otherwise.
+
+    Raises:
+        NotFound: the face pack that is needed is not on this machine.
+        PackBroken: its files are missing or unfit.
+    """
     from oblik.faces.stack import open_stack
 
-    if settings.face_stack != PACKS_OWN:
+    source = face_pack_of(pack, settings)
+    if source is None:
         return open_stack(settings.face_stack)
-    options = {"backend": "onnx", **pack.manifest.face_stack}
+    options = {"backend": "onnx", **source.manifest.face_stack}
     if options["backend"] == "onnx":
-        options.setdefault("folder", pack.faces_folder)
+        options.setdefault("folder", source.faces_folder)
     return open_stack(**options)
+
+
+def face_pack_of(pack: OpenPack, settings: Settings) -> OpenPack | None:
+    """The pack whose face networks are used; None when the setting names a backend that needs no pack."""
+    from oblik.errors import NotFound, PackBroken
+    from oblik.faces.networks import FACES
+    from oblik.faces.stack import BACKENDS
+    from oblik.packs.catalogue import catalogue
+    from oblik.packs.store import open_pack
+
+    own = settings.face_stack == PACKS_OWN
+    if own and (pack.manifest.face_stack or (pack.faces_folder / FACES).is_file()):
+        return pack
+    name = DEFAULT_FACES if own else settings.face_stack
+    if name in BACKENDS.keys() - {"onnx"}:
+        return None
+    try:
+        found = open_pack(name, home_of(settings))
+    except NotFound as missing:
+        if not own and name != "onnx" and name not in catalogue():
+            return None
+        why = f"{pack.manifest.name} brings no face networks, and the default" if own else "the face pack"
+        hint = f"oblik pack pull {name}" if name in catalogue() else f"oblik --face-stack {DEFAULT_FACES}"
+        raise NotFound(f"{why} {name!r} is not on this machine", hint=hint) from missing
+    if not (found.manifest.face_stack or (found.faces_folder / FACES).is_file()):
+        raise PackBroken(f"the pack {name!r} has no faces/{FACES}", hint=f"oblik pack pull {name}")
+    return found
+
+
+def face_caution(pack: OpenPack, settings: Settings) -> str:
+    """The licences of the face networks in use that forbid commercial use; empty when none does."""
+    from oblik.errors import OblikError
+
+    try:
+        source = face_pack_of(pack, settings)
+    except OblikError:  # raised again by what needs the faces
+        return ""
+    parts = source.manifest.components.values() if source else []
+    faces = [part for part in parts if any(file.path.startswith("faces/") for file in part.files)]
+    closed = dict.fromkeys(part.licence for part in faces if not part.commercial_use)
+    if source is None or not closed:
+        return ""
+    return f"the face networks of {source.manifest.name} forbid commercial use ({', '.join(closed)})"
 
 
 def trainer_of(settings: Settings, name: str) -> Trainer:

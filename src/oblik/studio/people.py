@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from oblik.studio.house import home_of, now, pack_of, personas_of
+from oblik.studio.house import face_caution, home_of, now, pack_of, personas_of
 from oblik.studio.operations import operation
 
 if TYPE_CHECKING:
@@ -204,6 +204,8 @@ def _tokenizer_to_use(folders: PersonaHome) -> str:
 
 
 def caution(settings: Settings, slug: str | None = None) -> str:
-    """What somebody must know who works for a real person with a pack of synthetic people; else empty."""
-    pack, persona = pack_of(settings).manifest, show_persona(settings, slug)
-    return pack.limits if pack.synthetic and persona.consent.kind == "signed" else ""
+    """What somebody must know: a real person, a pack of synthetic people; non-commercial face networks."""
+    pack, persona = pack_of(settings), show_persona(settings, slug)
+    unreal = pack.manifest.synthetic and persona.consent.kind == "signed"
+    said = [pack.manifest.limits if unreal else "", face_caution(pack, settings)]
+    return "; ".join(filter(None, said))
