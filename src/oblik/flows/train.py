@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from oblik.datasets.manifest import read_dataset
-from oblik.errors import InvalidInput, NotFound
+from oblik.errors import BackendError, InvalidInput, NotFound, RequestError
 from oblik.flows.judge import Judges, write_choice
 from oblik.packs.manifest import OpenPack, Pack
 from oblik.paths import Home, atomic_write, latest_version, next_version, private_dir, versions
@@ -95,7 +95,12 @@ def train(
         parent=next(reversed(finished(folders.loras)), None),
     )
     atomic_write(out_dir / WORK / BEGUN, Begun(dataset=version, config=config).model_dump_json())
-    trainer.train(request, progress)
+    try:
+        trainer.train(request, progress)
+    except (RequestError, BackendError):
+        if {file.name for file in out_dir.rglob("*") if file.is_file()} <= {BEGUN}:
+            shutil.rmtree(out_dir)  # refused before it began: nothing to go on with
+        raise
     log = TrainingLog.model_validate_json((out_dir / CURVES).read_bytes())
     if log.judgements:
         write_choice(out_dir, log.judgements, log.losses)
