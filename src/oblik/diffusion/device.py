@@ -5,7 +5,14 @@ In: a name such as ``auto`` or ``cuda:1``. Out: a torch device. Probes when aske
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
+from torch import nn
+
+SMALL = 50_000_000
+"""Parameters below which one thread is faster than two: OpenMP's threads sleep and wake at every operator."""
 
 
 def pick_device(name: str) -> torch.device:
@@ -25,3 +32,16 @@ def free_vram(device: torch.device) -> int | None:
 def total_vram() -> int:
     """All bytes of the first CUDA device; 0 where there is none."""
     return int(torch.cuda.get_device_properties(0).total_memory) if torch.cuda.is_available() else 0
+
+
+@contextmanager
+def few_threads(network: nn.Module) -> Iterator[None]:
+    """Inside, operators run on one thread when ``network`` is small and lies on a CPU."""
+    before = torch.get_num_threads()
+    weights = [parameter for parameter in network.parameters() if parameter.device.type == "cpu"]
+    if 0 < sum(parameter.numel() for parameter in weights) < SMALL:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

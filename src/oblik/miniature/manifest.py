@@ -29,9 +29,9 @@ DEFAULTS = {
 }  # fmt: skip
 TRAINING = {
     "rank": 16, "alpha": 16.0, "targets": [*ATTENTION_TARGETS, "img_mlp.net.0.proj", "img_mlp.net.2"],
-    "learning_rate": 2e-3, "token_learning_rate": 5e-3, "token_steps": 50, "steps": 450, "batch": 12,
+    "learning_rate": 2e-3, "token_learning_rate": 5e-3, "token_steps": 50, "steps": 370, "batch": 12,
     "text_layers": 0, "warmup_steps": 20, "face_weight": 2.0, "prior_share": 0.5, "validate_every": 50,
-    "checkpoint_every": 50, "sample_every": 200, "probe_images": 6, "dtype": "float32", "buckets": ["1:1"],
+    "checkpoint_every": 50, "sample_every": 210, "probe_images": 8, "dtype": "float32", "buckets": ["1:1"],
 }  # fmt: skip
 
 

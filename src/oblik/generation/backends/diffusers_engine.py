@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from oblik.diffusion.device import free_vram, pick_device
+from oblik.diffusion.device import few_threads, free_vram, pick_device
 from oblik.diffusion.load import open_pipeline
 from oblik.errors import BackendUnavailable, OutOfMemory
 from oblik.generation.engine import GRID, picture_name, refuse_flawed
@@ -100,7 +100,7 @@ class DiffusersEngine:
             advance(len(seeds))
             return tensors
 
-        with _timed(record.seconds, "denoise"):
+        with _timed(record.seconds, "denoise"), few_threads(pipeline.transformer):
             pixels_BHW3 = _denoise(pipeline, plan, seeds, each_step)
         with _timed(record.seconds, "write"):
             return [

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from oblik.diffusion.device import pick_device
+from oblik.diffusion.device import few_threads, pick_device
 from oblik.diffusion.load import open_pipeline
 from oblik.errors import DiskFull, OutOfMemory
 from oblik.packs.manifest import OpenPack
@@ -42,7 +42,9 @@ class NativeTrainer:
     def train(self, request: TrainRequest, progress: Progress) -> Path:
         with _in_plain_words(request.pack.manifest.name):
             pipeline = self._open_pack(request.pack, getattr(torch, request.config.dtype), self._device)
-            Run(request, pipeline, progress).go()
+            run = Run(request, pipeline, progress)
+            with few_threads(run.family.network):
+                run.go()
         return request.out_dir
 
 
