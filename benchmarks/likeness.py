@@ -1,7 +1,7 @@
 """Does a LoRA make a stranger recognisable, and only with the token?
 
 Runs the whole flow with default settings on rendered people whom the pack never saw. Goals: the
-median likeness of 8 portraits reaches the person's own threshold (FMR 1 %) for at least 9 of 12
+median likeness of 8 portraits reaches the person's own threshold (FMR 1 %) for at least 10 of 12
 people, and everybody's bleed score (the mean without the token) stays below it. Prints a table,
 then one JSON line; exit status 0 when all goals are met. ``--quick`` runs 2 people; ``--jobs 2`` runs two
 at a time, a share of the cores each; finished people are not run again.
