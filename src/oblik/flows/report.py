@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from oblik import __version__
 from oblik.datasets.manifest import Split, Status
 from oblik.flows.charts import Marks, loss_chart, roc_chart, score_strip
+from oblik.flows.judge import CHOICE
 from oblik.flows.story import Shown, Story, shown_batch, shown_photo, shown_source
 from oblik.images import data_uri
 from oblik.likeness.findings import Verdict
@@ -47,6 +48,7 @@ def tell(story: Story) -> str:
         photos=[shown_photo(story, photo) for photo in story.dataset.accepted()],
         aside=_aside(story),
         film=_film(story),
+        choice=_choice(story),
         rows=[(batch, shown_batch(story, batch)) for batch in story.batches],
         **_charts(story),
     )
@@ -81,6 +83,12 @@ def _film(story: Story) -> list[Shown]:
         return []
     places = np.linspace(0, len(samples) - 1, min(FRAMES, len(samples))).round().astype(int)
     return [Shown(data_uri(samples[place][1]), f"step {samples[place][0]}") for place in places]
+
+
+def _choice(story: Story) -> str:
+    """The chart of the judged moments; empty when nobody judged."""
+    chart = story.artifact_dir / CHOICE
+    return data_uri(chart) if chart.is_file() else ""
 
 
 def _charts(story: Story) -> dict[str, Any]:
