@@ -36,7 +36,8 @@ class LoraArtifact(BaseModel):
     """The manifest ``lora.json``. ``token_proof`` is of the tokenizer that lies beside it.
 
     ``steps`` is how many were taken, ``chosen_step`` after which of them the weights are these (None: after
-    the last); ``parent`` is the persona's version before this one, ``device`` what it was trained on.
+    the last); ``passed`` is whether any checkpoint kept clear of bleed and copying (None: none was judged).
+    ``parent`` is the persona's version before this one, ``device`` what it was trained on.
     The trainer "kohya" learns no token: its ``token_id`` is -1, and neither token nor tokenizer lie there.
     """
 
@@ -65,6 +66,7 @@ class LoraArtifact(BaseModel):
     token_proof: TokenProof | None = None
     libraries: dict[str, str]
     chosen_step: int | None = None
+    passed: bool | None = None
     text_encoder_sha256: str | None = None
     pack_lock_sha256: str | None = None
     parent: str | None = None

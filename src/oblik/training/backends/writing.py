@@ -14,6 +14,7 @@ import torch
 from oblik.paths import atomic_write, sha256_file
 from oblik.personas.trigger import check
 from oblik.training.artifact import CURVES, MANIFEST, TEXT_ENCODER, TOKEN, TOKENIZER, WEIGHTS, LoraArtifact
+from oblik.training.judge import best
 
 if TYPE_CHECKING:
     from oblik.training.backends.run import Run
@@ -51,6 +52,7 @@ def write_artifact(run: Run, chosen: int | None) -> None:
         token_proof=check(folder / TOKENIZER, request.persona.trigger),
         libraries={name: version(name) for name in LIBRARIES},
         chosen_step=chosen,
+        passed=best(run.log.judgements) is not None if run.log.judgements else None,
         text_encoder_sha256=sha256_file(text) if text.is_file() else None,
         pack_lock_sha256=sha256_file(lock) if lock.is_file() else None,
         parent=request.parent,
