@@ -139,14 +139,17 @@ def measure_likeness(
     progress: Progress | None = None,
 ) -> Measured:
     """Calibrate for the persona and score a folder of pictures; without a folder the newest batch."""
-    from oblik.flows.calibrate import measure, newest_pictures, open_ruler
+    from oblik.flows.calibrate import dataset_of, measure, newest_pictures, open_ruler
     from oblik.progress import SilentProgress
 
     persona, home = show_persona(settings, slug), home_of(settings)
     with operation(settings, "likeness", persona.slug) as details:
         pack = pack_of(settings)
         folder = folder or newest_pictures(persona, home)
-        ruler = open_ruler(persona, home=home, pack=pack, stack=face_stack_of(pack, settings))
+        ruler = open_ruler(
+            persona, home=home, pack=pack, stack=face_stack_of(pack, settings),
+            dataset=dataset_of(persona, folder, home),
+        )  # fmt: skip
         report = measure(
             persona, folder, ruler, home=home, progress=progress or SilentProgress(), now=now(),
             without_token=without_token,
