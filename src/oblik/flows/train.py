@@ -94,6 +94,7 @@ def train(
         caches=folders.root / CACHES,
         judge=judges(version) if judges and config.sample_every else None,
         parent=next(reversed(finished(folders.loras)), None),
+        asked=frozenset(name for name, value in order.asked.items() if value is not None),
     )
     atomic_write(out_dir / WORK / BEGUN, Begun(dataset=version, config=config).model_dump_json())
     try:
