@@ -5,20 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from oblik import studio
 from oblik.cli import main
 from oblik.datasets.edits import offer_captions, working_name
 from oblik.datasets.manifest import MANIFEST, Dataset, Photo, Split, Status
 from oblik.datasets.versions import hashes, publish
+from oblik.errors import InvalidInput
+from oblik.flows.impostors import own_file
 from oblik.images import save_clean_png
+from oblik.likeness.pairs import Impostors
 from oblik.paths import Home, atomic_write, private_dir
 from oblik.personas.enrol import make_persona, synthetic_consent
 from oblik.personas.store import PersonaStore
+from oblik.settings import Settings
 
 Oblik = Callable[..., Result]
 NOW = datetime(2026, 1, 2, tzinfo=timezone.utc)
@@ -140,3 +146,24 @@ def test_mirroring_needs_copies_to_mirror(oblik: Oblik, tmp_path: Path) -> None:
     result = oblik("dataset", "build", str(tmp_path), "--flip")
     assert result.exit_code == 2
     assert "--augment N" in result.output
+
+
+def test_strangers_are_told_apart_by_the_users_own_other_people(
+    home: Home, datasets: Path, tiny_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[object] = []
+
+    def build(*_: object, **named: object) -> Dataset:
+        given.append(named["impostors_MD"])
+        raise InvalidInput("far enough", hint="")
+
+    monkeypatch.setattr("oblik.datasets.build.build_dataset", build)
+    monkeypatch.setattr("oblik.studio.datasets.face_stack_of", lambda *_: SimpleNamespace(name="faces 1"))
+    settings = Settings(home=home.root, pack="tiny", face_stack="another")
+    faces_MD = np.eye(4, 8, dtype=np.float32)
+    for _ in range(2):
+        with pytest.raises(InvalidInput, match="far enough"):
+            studio.build_dataset(settings, tmp_path)
+        Impostors(faces_MD, np.arange(4), "faces 1", "a folder").save(own_file(home, "faces 1"))
+    assert given[0] is None
+    assert np.array_equal(np.asarray(given[1]), faces_MD)

@@ -28,5 +28,6 @@ def test_every_setting_has_a_row() -> None:
     page = settings_page()
     for name in Settings.model_fields:
         assert f"| `{name}` | `OBLIK_{name.upper()}` | " in page
-    flags = set(re.findall(r"`--(\w+)` \|", page))
-    assert flags == {str(option.name) for option in main.params} & set(Settings.model_fields)
+    flags = set(re.findall(r"`(--[\w-]+)` \|", page))
+    assert flags == {option.opts[0] for option in main.params if option.name in Settings.model_fields}
+    assert "--face-stack" in flags

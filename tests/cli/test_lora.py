@@ -76,6 +76,9 @@ def test_list_show_compare_use(oblik: Oblik) -> None:
     shown = oblik("lora", "show").output
     assert "v001 of subject, in use" in shown
     assert "held-out loss  0.5000 at step 20" in shown
+    for line in ("checkpoint     the last", "parent         none", "VRAM           not measured"):
+        assert f"{line}\n" in shown
+    assert "test           not tested\n" in shown
     compared = [line.split() for line in oblik("lora", "compare", "v001", "v002").output.splitlines()]
     assert ["config.steps", "20", "40"] in compared
     assert oblik("lora", "use", "newest").output == "in use: v002\n"

@@ -14,6 +14,7 @@ from PIL import Image
 from oblik.datasets.captions import refuse_style_words
 from oblik.errors import ConsentError, JobCancelled, NotFound
 from oblik.flows.acceptance import BARE, CONDITIONS, accept, read_acceptance
+from oblik.flows.loras import find
 from oblik.generation.record import read_record
 from oblik.likeness.acceptance import Acceptance
 from oblik.likeness.report import read_report
@@ -55,6 +56,9 @@ def test_twelve_conditions_are_tested_and_kept_with_the_artifact(world: World) -
     assert (found.bleed.images, found.bleed.passed) == (BARE, True)
     assert len(found.pairs.impostors) >= 1000
     assert read_report(folder / "acceptance" / "with").recognised == found.tpr
+    entry = find(world.home.persona("sitter"))
+    assert entry.acceptance_words == found.line
+    assert entry.likeness_words.endswith(f"{found.threshold:.2f}: {found.verdict.value}")
     roc = json.loads((folder / "acceptance" / "with" / "roc.json").read_text())
     assert roc["generated"]["genuine"] == 12
     for name in ("acceptance.png", "acceptance/pairs.png"):

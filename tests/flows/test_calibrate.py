@@ -9,14 +9,16 @@ import pytest
 from PIL import Image
 
 from oblik.errors import ConsentError, InvalidInput, NotFound
-from oblik.flows.calibrate import Ruler, measure, newest_pictures, open_ruler, pictures_in
+from oblik.flows.calibrate import Ruler, dataset_of, measure, newest_pictures, open_ruler, pictures_in
 from oblik.flows.generate import Order, generate, plan_order
 from oblik.generation.presets import find_preset
 from oblik.generation.record import read_record
 from oblik.images import save_clean_png
 from oblik.likeness.findings import LikenessReport, Verdict
+from oblik.paths import atomic_write
 from oblik.personas.persona import Scope
 from oblik.progress import SilentProgress
+from oblik.training.artifact import MANIFEST, read_artifact
 
 if TYPE_CHECKING:
     from tests.flows.conftest import World
@@ -79,6 +81,24 @@ def test_any_folder_of_pictures_can_be_measured_and_a_missing_face_counts(
     assert (report.images, report.misses) == (2, 1)
     assert report.scores[1].centroid is None
     assert pictures_in(loose) == [loose / "a.png", loose / "b.png"], "what measuring drew is not measured"
+
+
+def test_pictures_are_measured_with_the_dataset_of_the_lora_that_made_them(
+    world: World, tmp_path: Path
+) -> None:
+    world.dataset()
+    world.artifact("v001")
+    first = make(world, name="v001")
+    artifact = world.artifact("v002")
+    later = read_artifact(artifact).model_copy(update={"dataset": "v002"})
+    atomic_write(artifact / MANIFEST, later.model_dump_json())
+    second = make(world, name="v002")
+    assert dataset_of(world.persona, first, world.home) == "v001", "and not that of the LoRA in use"
+    assert dataset_of(world.persona, second, world.home) == "v002"
+    assert dataset_of(world.sign("other"), first, world.home) is None
+    assert dataset_of(world.persona, tmp_path / "loose", world.home) is None
+    with pytest.raises(InvalidInput, match="several datasets: v001, v002"):
+        dataset_of(world.persona, first.parent, world.home)
 
 
 def test_another_face_stack_is_refused(world: World) -> None:

@@ -13,7 +13,7 @@ from tests.flows.conftest import painted
 from oblik.errors import InvalidInput, NotFound
 from oblik.flows.calibrate import open_ruler
 from oblik.flows.class_images import painter_of
-from oblik.flows.impostors import from_folder, from_pack, impostors_file
+from oblik.flows.impostors import from_folder, from_pack, impostors_file, open_impostors
 from oblik.images import save_clean_png
 from oblik.progress import SilentProgress
 
@@ -50,7 +50,11 @@ def test_a_folder_for_each_person_becomes_the_impostors(world: World, tmp_path: 
 def test_they_belong_to_one_face_stack(world: World, tmp_path: Path) -> None:
     found = from_folder(people(tmp_path, 2, 1), world.stack, world.home, SilentProgress())
     assert impostors_file(world.home, world.pack, world.stack.name) == found.path
-    assert impostors_file(world.home, world.pack, "other/stack") == world.pack.faces_folder / "impostors.npz"
+    taken = open_impostors(world.home, world.pack, world.stack.name)
+    assert taken.source == found.impostors.source
+    with pytest.raises(NotFound, match="for the face stack 'other/stack'") as missing:
+        open_impostors(world.home, world.pack, "other/stack")
+    assert missing.value.hint == "oblik likeness impostors FOLDER"
     assert str(tmp_path) not in found.impostors.source, "where somebody keeps photos is nobody's business"
 
 

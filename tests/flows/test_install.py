@@ -17,12 +17,12 @@ from oblik.flows.generate import Order, generate, plan_order
 from oblik.flows.install import Source, export, install, uninstall
 from oblik.flows.loras import compare, entries, find, page
 from oblik.generation.presets import find_preset
-from oblik.paths import sha256_file
+from oblik.paths import atomic_write, sha256_file
 from oblik.personas.erase import erase
 from oblik.personas.installations import Fate, installations
 from oblik.progress import SilentProgress
 from oblik.settings import Settings
-from oblik.training.artifact import WEIGHTS, choose, latest_artifact, read_artifact
+from oblik.training.artifact import MANIFEST, WEIGHTS, choose, latest_artifact, read_artifact
 from oblik.training.safetensors_header import tensors_in
 
 if TYPE_CHECKING:
@@ -228,6 +228,24 @@ def test_a_page_and_a_comparison(world: World) -> None:
     assert rows["steps"] == rows["config.steps"] == ("40", "80")
     assert "rank" not in rows, "what is equal is not shown"
     assert rows["likeness"] == ("not measured", "not measured")
+    assert rows["test"] == ("not tested", "not tested")
+
+
+def test_a_page_says_where_the_weights_come_from(world: World) -> None:
+    folder = world.artifact("v002")
+    known: dict[str, object] = {
+        "chosen_step": 150, "passed": True, "parent": "v001", "device": "a card",
+        "peak_vram_bytes": 3 * 2**29, "text_encoder_sha256": "e" * 64,
+    }  # fmt: skip
+    atomic_write(folder / MANIFEST, read_artifact(folder).model_copy(update=known).model_dump_json())
+    told = dict(page(find(world.home.persona("sitter"))))
+    assert told["checkpoint"] == "step 150, the best of those judged"
+    assert (told["parent"], told["device"], told["VRAM"]) == ("v001", "a card", "at most 1.5 GiB")
+    assert told["text encoder"] == f"sha256 {'e' * 16}"
+    known = {"chosen_step": None, "passed": False}
+    atomic_write(folder / MANIFEST, read_artifact(folder).model_copy(update=known).model_dump_json())
+    told = dict(page(find(world.home.persona("sitter"))))
+    assert told["checkpoint"] == "the last; none passed the guards"
 
 
 def test_likeness_is_that_of_the_newest_pictures_with_the_token(world: World) -> None:

@@ -14,7 +14,7 @@ from tests.flows.conftest import SITTER, STRANGER, HueStack, painted
 from oblik.errors import InvalidInput, NotFound
 from oblik.faces.stack import Face, Image_HW3, Unit_D
 from oblik.flows.calibrate import open_ruler
-from oblik.flows.judge import CHOICE, LikenessJudge, open_judge, write_choice
+from oblik.flows.judge import CHOICE, Judges, LikenessJudge, judge_of, open_judge, write_choice
 from oblik.images import open_upright, save_clean_png
 from oblik.likeness.pairs import score_images
 from oblik.training.artifact import LossPoint
@@ -37,7 +37,7 @@ class CountingStack(HueStack):
         return super().embed(image, face)
 
 
-def judge_of(world: World) -> LikenessJudge:
+def opened(world: World) -> LikenessJudge:
     judge = open_judge(world.persona, home=world.home, pack=world.pack, stack=world.stack, dataset="v001")
     assert isinstance(judge, LikenessJudge)
     return judge
@@ -58,7 +58,7 @@ def probes(folder: Path, *, alike: float = 1.0, bleed: float = 0.0, count: int =
 @pytest.fixture
 def judge(world: World) -> LikenessJudge:
     world.dataset(40)
-    return judge_of(world)
+    return opened(world)
 
 
 def test_likeness_is_the_mean_cosine_to_held_out_photos(
@@ -98,7 +98,7 @@ def test_pictures_that_repeat_training_photos_fail_the_guard(world: World, tmp_p
     """The copies are more alike than an honest checkpoint, and still are not chosen."""
     world.dataset(40)
     spread_out(world)
-    judge = judge_of(world)
+    judge = opened(world)
     honest = judge(1, probes(tmp_path / "a"))
     folder = probes(tmp_path / "b")
     for place, photo in enumerate((1, 2, 5, 6, 9, 10)):
@@ -127,7 +127,7 @@ def test_references_are_embedded_once_and_the_same_probes_judged_the_same(
 ) -> None:
     world.dataset(40)
     world.stack = CountingStack()
-    judge, folder = judge_of(world), probes(tmp_path)
+    judge, folder = opened(world), probes(tmp_path)
     first = judge(1, folder)
     assert world.stack.embedded == 12, "the faces of the probes and no others"
     assert judge(1, folder) == first
@@ -142,7 +142,34 @@ def test_another_face_stack_is_refused_before_the_training(world: World) -> None
     world.dataset()
     world.stack.name = "other"
     with pytest.raises(InvalidInput, match="not other"):
-        judge_of(world)
+        opened(world)
+
+
+def judges_of(world: World, said: list[str]) -> Judges:
+    return judge_of(
+        world.persona, home=world.home, pack=world.pack, stack=lambda: world.stack, say=said.append
+    )
+
+
+def test_a_mixture_of_face_stacks_is_refused_and_not_trained_unjudged(world: World) -> None:
+    world.dataset()
+    world.stack.name = "other"
+    said: list[str] = []
+    with pytest.raises(InvalidInput, match="not other"):
+        judges_of(world, said)("v001")
+    assert said == []
+
+
+def test_without_other_people_nobody_judges_and_the_operator_is_told(world: World) -> None:
+    world.dataset()
+    said: list[str] = []
+    assert judges_of(world, said)("v001") is not None
+    assert said == []
+    (world.pack.faces_folder / "impostors.npz").unlink()
+    assert judges_of(world, said)("v001") is None
+    assert len(said) == 1
+    assert said[0].startswith("checkpoints are not judged: pack 'paint' brings no faces of other people")
+    assert said[0].endswith("; oblik likeness impostors FOLDER")
 
 
 def test_the_chart_lies_in_the_artifact(judge: LikenessJudge, tmp_path: Path) -> None:

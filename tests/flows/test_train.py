@@ -114,3 +114,14 @@ def test_the_version_before_is_the_parent_of_the_next(world: World) -> None:
     run(world)
     run(world)
     assert [request.parent for request in world.trainer.requests] == [None, "v001"]
+
+
+def test_a_judge_is_opened_only_for_a_run_that_makes_probes(world: World) -> None:
+    world.dataset()
+    asked: list[str] = []
+    for every in (0, 2):
+        train(
+            world.persona, TrainOrder(asked={"sample_every": every}), home=world.home, pack=world.pack,
+            trainer=world.trainer, progress=SilentProgress(), now=world.now, judges=asked.append,
+        )  # fmt: skip
+    assert asked == ["v001"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from oblik.errors import InvalidInput, TwoPersonas
-from oblik.generation.prompt import compose, without_token
+from oblik.generation.prompt import compose
 
 SITTER = "<oblik_sitter>"
 
@@ -60,16 +60,3 @@ def test_styles_are_allowed_when_asked_for() -> None:
     assert (
         compose("anime", trigger=SITTER, noun="woman", style=True) == "photo of <oblik_sitter> woman, anime"
     )
-
-
-@pytest.mark.parametrize(
-    ("prompt", "expected"),
-    [
-        ("photo of <oblik_sitter> woman, in a park", "photo of a woman, in a park"),
-        ("photo of <oblik_sitter> old woman", "photo of an old woman"),
-        ("<oblik_sitter> smiling", "a smiling"),
-        ("portrait of <oblik_sitter>", "portrait of a"),
-    ],
-)
-def test_without_the_token_it_is_a_stranger(prompt: str, expected: str) -> None:
-    assert without_token(prompt, SITTER) == expected

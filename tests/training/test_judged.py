@@ -50,7 +50,7 @@ def test_the_best_that_passes_becomes_the_artifact(tmp_path: Path, tiny_ask: Ask
     judge = Scripted({6: 0.5, 9: 0.4})
     best = train(tiny_ask(tmp_path / "v001", judge=judge, **PROBED))
     assert judge.asked == [6, 9]
-    assert read_artifact(best).chosen_step == 6
+    assert (read_artifact(best).chosen_step, read_artifact(best).passed) == (6, True)
     weights = load_file(best / WEIGHTS)
     assert all(torch.equal(weights[key], until_six[key]) for key in until_six)
     log = TrainingLog.model_validate_json((best / CURVES).read_text())
@@ -63,7 +63,8 @@ def test_the_best_that_passes_becomes_the_artifact(tmp_path: Path, tiny_ask: Ask
 def test_when_none_passes_the_last_weights_are_kept(tmp_path: Path, tiny_ask: Ask) -> None:
     judged = train(tiny_ask(tmp_path / "v001", judge=Scripted({}), **PROBED))
     plain = train(tiny_ask(tmp_path / "v002"))
-    assert read_artifact(judged).chosen_step is None
+    assert (read_artifact(judged).chosen_step, read_artifact(judged).passed) == (None, False)
+    assert read_artifact(plain).passed is None
     one, other = load_file(judged / WEIGHTS), load_file(plain / WEIGHTS)
     assert all(torch.equal(one[key], other[key]) for key in one)
 

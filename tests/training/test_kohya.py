@@ -22,6 +22,7 @@ from PIL import Image
 from oblik.datasets.manifest import Dataset, Extra, Kind, Photo, Split, Status
 from oblik.errors import BackendError, BackendUnavailable, InvalidInput, JobCancelled, OutOfMemory
 from oblik.packs.manifest import OpenPack, Pack
+from oblik.paths import sha256_file
 from oblik.personas.persona import Consent, Persona, Scope
 from oblik.progress import SilentProgress
 from oblik.training.artifact import CURVES, WEIGHTS, TrainingLog, read_artifact
@@ -126,11 +127,14 @@ def left_in(loras: Path) -> list[str]:
 def test_the_lora_with_the_lowest_held_out_loss_becomes_the_artifact(
     trainer: Trainer, request_of: Callable[..., TrainRequest], seen: Seen
 ) -> None:
-    request = request_of()
+    request = replace(request_of(), parent="v000", asked=frozenset({"steps", "rank"}))
+    (request.pack.folder / "pack.lock").write_text("{}", encoding="utf-8")
     assert trainer.train(request, SilentProgress()) == request.out_dir
     made = read_artifact(request.out_dir)
     assert (made.trainer, made.version, made.steps, made.rank, made.alpha) == ("kohya", "v001", 4, 4, 2.0)
     assert (made.dataset, made.consent_sha256, made.token_id) == ("v003", "c" * 64, -1)
+    assert (made.parent, made.device) == ("v000", ""), "which device accelerate took is not known"
+    assert made.pack_lock_sha256 == sha256_file(request.pack.folder / "pack.lock")
     assert made.targets == ("lora_te", "lora_unet")
     assert value_in(request.out_dir / WEIGHTS) == 4
     log = TrainingLog.model_validate_json((request.out_dir / CURVES).read_bytes())
@@ -272,6 +276,15 @@ def test_qwen_image_is_for_the_native_trainer(
     assert left_in(request.out_dir.parent) == []
 
 
+def test_settings_that_it_does_not_follow_are_refused_by_name(
+    trainer: Trainer, request_of: Callable[..., TrainRequest]
+) -> None:
+    request = replace(request_of(), asked=frozenset({"steps", "rank", "text_layers", "sample_every"}))
+    with pytest.raises(InvalidInput, match=r"does not follow --text-layers, --sample-every$"):
+        trainer.train(request, SilentProgress())
+    assert left_in(request.out_dir.parent) == []
+
+
 def test_a_dataset_without_photos_is_refused(
     trainer: Trainer, request_of: Callable[..., TrainRequest]
 ) -> None:
@@ -304,8 +317,9 @@ def test_what_is_not_there_is_named(
 
 
 def test_a_device_is_passed_on(checkout: Path, request_of: Callable[..., TrainRequest], seen: Seen) -> None:
-    open_trainer("kohya", device="cuda:1", script=checkout).train(request_of(), SilentProgress())
+    made = open_trainer("kohya", device="cuda:1", script=checkout).train(request_of(), SilentProgress())
     assert seen()["devices"] == "1"
+    assert read_artifact(made).device == "cuda:1"
 
 
 def _read(file: Path) -> Any:

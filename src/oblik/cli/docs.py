@@ -93,7 +93,8 @@ def _section(context: click.Context, level: int) -> str:
 def _row(name: str, field: Any) -> str:
     default = "" if field.default is None else f"`{field.default}`"
     variable = f"`{ENV_PREFIX}{name.upper()}`"
-    flag = f"`--{name}`" if name in {parameter.name for parameter in main.params} else ""
+    flags = {parameter.name: parameter.opts[0] for parameter in main.params}
+    flag = f"`{flags[name]}`" if name in flags else ""
     return f"| `{name}` | {variable} | {flag} | {default} | {field.description} |"
 
 

@@ -66,7 +66,7 @@ def measure(
 
 @command.command()
 @click.option("--persona", "slug", help="Persona whose LoRA is tested.  [the active one]")
-@click.option("--version", metavar="VERSION", help="Version of the LoRA.  [the newest]")
+@click.option("--version", metavar="VERSION", help="Version of the LoRA.  [the one in use]")
 @click.option(
     "--images",
     type=click.IntRange(12, 2400),

@@ -37,12 +37,12 @@ def persona_option(function: Callable[..., None]) -> Callable[..., None]:
 def list_(settings: Settings, slug: str | None) -> None:
     """List every version; the one in use is marked."""
     found = studio.list_loras(settings, slug)
-    head = ("", "version", "trained", "trainer", "pack", "steps", "dataset", "copies", "likeness")
+    head = ("", "version", "trained", "trainer", "pack", "steps", "dataset", "copies", "likeness", "test")
     rows = [
         (
             "*" if entry.used else "", entry.artifact.version, f"{entry.artifact.created_at:%Y-%m-%d %H:%M}",
             entry.artifact.trainer, entry.artifact.pack, str(entry.artifact.steps), entry.artifact.dataset,
-            str(len(entry.copies)), entry.likeness_words,
+            str(len(entry.copies)), entry.likeness_words, entry.acceptance_words.partition(" at ")[0],
         )
         for entry in found
     ]  # fmt: skip
@@ -68,7 +68,7 @@ def show(settings: Settings, version: str | None, slug: str | None) -> None:
 @persona_option
 @click.pass_obj
 def compare(settings: Settings, one: str, other: str, slug: str | None) -> None:
-    """Show ONE and OTHER side by side: settings that differ, losses, likeness."""
+    """Show ONE and OTHER side by side: settings that differ, losses, likeness, tests."""
     _table(("", one, other), studio.compare_loras(settings, one, other, slug))
 
 

@@ -9,6 +9,7 @@ import click
 
 from oblik import studio
 from oblik.cli import note
+from oblik.errors import NotFound
 from oblik.progress import RichProgress
 from oblik.settings import Settings
 
@@ -59,8 +60,9 @@ def command(
     """
     note(studio.caution(settings, slug))
     trained = studio.train(
-        settings, slug, dataset=dataset, asked=asked, resume=resume, trainer=trainer, progress=RichProgress()
-    )
+        settings, slug, dataset=dataset, asked=asked, resume=resume, trainer=trainer, progress=RichProgress(),
+        say=note,
+    )  # fmt: skip
     made = trained.artifact
     chosen = f", weights of step {made.chosen_step}" if made.chosen_step is not None else ""
     click.echo(
@@ -68,11 +70,27 @@ def command(
         f"in {made.seconds:.0f} s{chosen}"
     )
     click.echo(str(trained.folder))
+    if made.passed is False:
+        note(
+            "no checkpoint passed the guards against bleed and copying, so the last weights were kept: "
+            "see choice.png"
+        )
     if made.trainer != "native":
         click.echo("next: oblik lora install --to comfyui")
         return
     if accept:
-        tested = studio.accept(settings, made.persona, version=made.version, progress=RichProgress())
-        click.secho(tested.acceptance.line, bold=True)
-        click.echo(str(tested.folder / "acceptance.png"))
+        _test(settings, made.persona, made.version)
     click.echo('next: oblik generate "in a park"')
+
+
+def _test(settings: Settings, slug: str, version: str) -> None:
+    """A LoRA that nothing is there to test with is trained all the same."""
+    try:
+        tested = studio.accept(settings, slug, version=version, progress=RichProgress())
+    except NotFound as missing:
+        note(
+            f"not tested: {missing.message}; {missing.hint}, then: oblik likeness accept --version {version}"
+        )
+        return
+    click.secho(tested.acceptance.line, bold=True)
+    click.echo(str(tested.folder / "acceptance.png"))

@@ -70,7 +70,7 @@ def accept(
     now: datetime,
     images: int = len(CONDITIONS),
 ) -> Acceptance:
-    """Test the LoRA ``version`` (default: the newest) with ``images`` pictures, spread over all conditions.
+    """Test the LoRA ``version`` (default: the one in use) with ``images`` pictures, over all conditions.
 
     At least one picture of each condition is made; 200 are needed for a claim. An earlier test is replaced.
 

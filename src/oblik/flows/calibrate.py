@@ -16,7 +16,7 @@ import numpy as np
 from oblik.datasets.manifest import Dataset, read_dataset
 from oblik.errors import InvalidInput, NotFound
 from oblik.faces.stack import FaceStack
-from oblik.flows.impostors import impostors_file
+from oblik.flows.impostors import open_impostors
 from oblik.generation.engine import GRID
 from oblik.generation.record import FILE_NAME, Record, read_record, write_record
 from oblik.images import open_upright
@@ -81,13 +81,8 @@ def open_ruler(
             f"not {stack.name}",
             hint="oblik dataset build PHOTOS",
         )
-    others = impostors_file(home, pack, stack.name)
-    if not others.is_file():
-        raise NotFound(
-            f"pack {pack.manifest.name!r} brings no faces of other people ({others.name})",
-            hint="oblik likeness impostors FOLDER",
-        )
-    references, impostors = References.load(described, folder), Impostors.load(others)
+    impostors = open_impostors(home, pack, stack.name)
+    references = References.load(described, folder)
     rng = np.random.default_rng(seed)
     return Ruler(stack, references, impostors, calibrate(impostors, references.heldout_ND, fmr=fmr, rng=rng))
 
@@ -126,6 +121,23 @@ def measure(
     write_report(report, ruler.impostors, ruler.references, folder)
     note_scores(folder, dict(zip(pictures, scores, strict=True)), ruler.calibration.threshold)
     return report
+
+
+def dataset_of(persona: Persona, folder: Path, home: Home) -> str | None:
+    """The dataset behind the LoRA that made the pictures in ``folder``; None where no record names one.
+
+    Raises InvalidInput for LoRAs of several datasets: what one held out, another may have learned.
+    """
+    plans = [read_record(place).plan for place in _records(folder)]
+    loras = {plan.lora for plan in plans if plan.lora and plan.persona == persona.slug}
+    made = [home.persona(persona.slug).loras / lora for lora in loras]
+    found = sorted({read_artifact(lora).dataset for lora in made if (lora / MANIFEST).is_file()})
+    if len(found) > 1:
+        raise InvalidInput(
+            f"the pictures come from LoRAs of several datasets: {', '.join(found)}",
+            hint="measure one batch at a time: oblik likeness measure FOLDER",
+        )
+    return found[0] if found else None
 
 
 def newest_pictures(persona: Persona, home: Home) -> Path:

@@ -20,7 +20,7 @@ from oblik.datasets.extras import Wishes
 from oblik.datasets.manifest import read_dataset
 from oblik.flows.calibrate import measure, note_scores, open_ruler, pictures_in
 from oblik.flows.generate import Order, generate, plan_order
-from oblik.flows.impostors import IMPOSTORS
+from oblik.flows.impostors import open_impostors
 from oblik.flows.judge import judge_of
 from oblik.flows.ledger import Ledger, Result, fingerprint, folder_sha256
 from oblik.flows.report import summary, tell
@@ -31,7 +31,7 @@ from oblik.generation.engine import Engine
 from oblik.generation.presets import find_preset
 from oblik.generation.record import FILE_NAME, read_record
 from oblik.likeness.calibration import ENOUGH_SCORES
-from oblik.likeness.pairs import Impostors, References, impostor_scores
+from oblik.likeness.pairs import References, impostor_scores
 from oblik.likeness.report import read_report
 from oblik.paths import Home, atomic_write, private_dir, sha256_file
 from oblik.personas.store import PersonaStore, consent_sha256
@@ -143,10 +143,11 @@ class _Demo:
         }
 
         def build() -> Result:
+            stack = self.workshop.stack()
             dataset = build_dataset(
-                self.persona, self.photos_dir, home=self.home, stack=self.workshop.stack(),
+                self.persona, self.photos_dir, home=self.home, stack=stack,
                 pack=self.pack.manifest, now=self.now, progress=self.progress,
-                impostors_MD=Impostors.load(self.pack.faces_folder / IMPOSTORS).embeddings_MD,
+                impostors_MD=open_impostors(self.home, self.pack, stack.name).embeddings_MD,
                 wishes=Wishes(source=self.workshop.captions()),
             )  # fmt: skip
             return {"version": dataset.version, "sha256": sha256_file(self._dataset_file(dataset.version))}
@@ -249,7 +250,7 @@ class _Demo:
         artifact_dir = self.folders.loras / self.learned["version"]
         dataset = read_dataset(dataset_dir)
         references = References.load(dataset, dataset_dir)
-        impostors = Impostors.load(self.pack.faces_folder / IMPOSTORS)
+        impostors = open_impostors(self.home, self.pack, dataset.face_stack)
         record = next(iter(sorted(self.batch_dir("portraits").glob(f"*/{FILE_NAME}"))))
         return Story(
             persona=self.persona,

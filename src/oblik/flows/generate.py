@@ -14,11 +14,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from oblik.datasets.captions import without_token
 from oblik.errors import InvalidInput, NotFound
 from oblik.generation.engine import Engine
 from oblik.generation.plan import Plan
 from oblik.generation.presets import Preset, plan_from
-from oblik.generation.prompt import compose, refuse_other_personas, without_token
+from oblik.generation.prompt import compose, refuse_other_personas
 from oblik.generation.record import Record, read_record
 from oblik.packs.manifest import OpenPack
 from oblik.paths import Home, next_version

@@ -18,7 +18,7 @@ import numpy as np
 from oblik.datasets.buckets import Bucket
 from oblik.datasets.manifest import Kind
 from oblik.datasets.regularisation import Painter, painted
-from oblik.errors import InvalidInput
+from oblik.errors import InvalidInput, NotFound
 from oblik.faces.stack import FaceStack, Unit_D
 from oblik.likeness.pairs import Impostors
 from oblik.packs.manifest import OpenPack
@@ -47,6 +47,21 @@ def impostors_file(home: Home, pack: OpenPack, stack: str) -> Path:
     """The impostors to calibrate with: the user's, else the pack's; it need not exist."""
     own = own_file(home, stack)
     return own if own.is_file() else pack.faces_folder / IMPOSTORS
+
+
+def open_impostors(home: Home, pack: OpenPack, stack: str) -> Impostors:
+    """The other people of every stage: the user's, else the pack's.
+
+    Raises NotFound when there are none whose faces this face stack embedded.
+    """
+    file = impostors_file(home, pack, stack)
+    known = Impostors.load(file) if file.is_file() else None
+    if known is None or known.stack not in ("", stack):
+        raise NotFound(
+            f"pack {pack.manifest.name!r} brings no faces of other people for the face stack {stack!r}",
+            hint="oblik likeness impostors FOLDER",
+        )
+    return known
 
 
 def from_folder(folder: Path, stack: FaceStack, home: Home, progress: Progress) -> Gathered:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from oblik.errors import InvalidInput, NotFound
+from oblik.errors import NotFound
 from oblik.faces.stack import FaceStack
 from oblik.flows.calibrate import Ruler, open_ruler, pictures_in
 from oblik.likeness.choice_chart import draw_choice
@@ -83,13 +83,20 @@ def open_judge(persona: Persona, *, home: Home, pack: OpenPack, stack: FaceStack
     return LikenessJudge(open_ruler(persona, home=home, pack=pack, stack=stack, dataset=dataset))
 
 
-def judge_of(persona: Persona, *, home: Home, pack: OpenPack, stack: Callable[[], FaceStack]) -> Judges:
-    """For a version of the dataset its judge, or nobody where likeness cannot be measured yet."""
+def judge_of(
+    persona: Persona, *, home: Home, pack: OpenPack, stack: Callable[[], FaceStack],
+    say: Callable[[str], object] | None = None,
+) -> Judges:  # fmt: skip
+    """For a version of the dataset its judge; nobody, and ``say`` is told why, where there is no face pack
+    or nobody to calibrate with. What `open_judge` calls invalid is raised.
+    """
 
     def judge(dataset: str) -> Judge | None:
         try:
             return open_judge(persona, home=home, pack=pack, stack=stack(), dataset=dataset)
-        except (NotFound, InvalidInput):
+        except NotFound as missing:
+            if say is not None:
+                say(f"checkpoints are not judged: {missing.message}; {missing.hint}")
             return None
 
     return judge

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from oblik.errors import NotFound
+from oblik.flows.acceptance import FOLDER, SHOWN, read_acceptance
 from oblik.generation.plan import Plan
 from oblik.generation.record import FILE_NAME, read_record
+from oblik.likeness.acceptance import Acceptance
 from oblik.likeness.findings import LikenessReport
 from oblik.likeness.report import read_report
 from oblik.paths import PersonaHome, versions
@@ -32,7 +34,10 @@ from oblik.training.artifact import (
 REPORT = "likeness.json"
 SMOOTHED = 10
 """Steps that a printed training loss is the mean of: one step says little."""
-APART = ("version", "created_at", "seconds", "weights_sha256", "token_sha256", "token_proof", "persona")
+APART = (
+    "version", "created_at", "seconds", "weights_sha256", "token_sha256", "text_encoder_sha256",
+    "token_proof", "persona", "parent",
+)  # fmt: skip
 """What differs between any two versions, and so says nothing in a comparison of settings."""
 
 
@@ -44,6 +49,7 @@ class Entry:
     folder: Path
     used: bool
     likeness: LikenessReport | None
+    acceptance: Acceptance | None
     copies: tuple[str, ...]
 
     @property
@@ -53,6 +59,11 @@ class Entry:
             return "not measured"
         threshold = self.likeness.calibration.threshold
         return f"{self.likeness.median}, threshold {threshold:.2f}: {self.likeness.verdict.value}"
+
+    @property
+    def acceptance_words(self) -> str:
+        """What its test found, with the claim; "not tested"."""
+        return self.acceptance.line if self.acceptance else "not tested"
 
     @property
     def log(self) -> TrainingLog:
@@ -90,9 +101,18 @@ def page(entry: Entry) -> list[tuple[str, str]]:
         ("rank", f"{made.rank}, alpha {made.alpha:g}"),
         ("targets", ", ".join(made.targets)),
         ("steps", str(made.steps)),
+        ("checkpoint", _checkpoint(made)),
+        ("parent", made.parent or "none"),
+        ("device", made.device or "not known"),
+        ("VRAM", _vram(made)),
         *losses(entry.log),
         ("likeness", entry.likeness_words),
+        ("test", entry.acceptance_words),
         ("weights", f"{(folder / WEIGHTS).stat().st_size:,} bytes, sha256 {made.weights_sha256[:16]}"),
+        (
+            "text encoder",
+            f"sha256 {made.text_encoder_sha256[:16]}" if made.text_encoder_sha256 else "unchanged",
+        ),
         ("libraries", ", ".join(f"{name} {version}" for name, version in sorted(made.libraries.items()))),
         ("folder", str(folder)),
     ]
@@ -111,6 +131,7 @@ def compare(one: Entry, other: Entry) -> list[tuple[str, str, str]]:
     rows += [(name, learned.get(name, ""), also.get(name, "")) for name in {**learned, **also}]
     rows.append(("seconds", f"{one.artifact.seconds:.0f}", f"{other.artifact.seconds:.0f}"))
     rows.append(("likeness", one.likeness_words, other.likeness_words))
+    rows.append(("test", one.acceptance_words, other.acceptance_words))
     return rows
 
 
@@ -128,7 +149,10 @@ def losses(log: TrainingLog) -> list[tuple[str, str]]:
 
 
 def measured(home: PersonaHome, made: LoraArtifact) -> LikenessReport | None:
-    """The newest likeness report of pictures that this LoRA made, with its trigger in the prompt."""
+    """The newest likeness report of pictures that this LoRA made, with its trigger in the prompt.
+
+    Where the gallery has none, that of its test.
+    """
 
     def by_it(plan: Plan) -> bool:
         return plan.lora == made.version and plan.lora_scale > 0 and made.trigger in plan.prompt
@@ -138,14 +162,38 @@ def measured(home: PersonaHome, made: LoraArtifact) -> LikenessReport | None:
             plans = [read_record(record).plan for record in file.parent.rglob(FILE_NAME)]
             if plans and all(by_it(plan) for plan in plans):
                 return read_report(file.parent)
-    return None
+    test = home.loras / made.version / FOLDER / SHOWN
+    return read_report(test) if (test / REPORT).is_file() else None
 
 
 def _entry(home: PersonaHome, version: str) -> Entry:
     made = read_artifact(home.loras / version)
     copies = tuple(known.path for known in installations(home) if known.version == version)
     used = version == latest_artifact(home.loras)
-    return Entry(made, home.loras / version, used, measured(home, made), copies)
+    return Entry(
+        made, home.loras / version, used, measured(home, made), _tested(home.loras / version), copies
+    )
+
+
+def _tested(folder: Path) -> Acceptance | None:
+    try:
+        return read_acceptance(folder)
+    except NotFound:
+        return None
+
+
+def _checkpoint(made: LoraArtifact) -> str:
+    """After which step the weights are these, and what was found about the steps that were judged."""
+    chosen = (
+        f"step {made.chosen_step}, the best of those judged" if made.chosen_step is not None else "the last"
+    )
+    return f"{chosen}; none passed the guards" if made.passed is False else chosen
+
+
+def _vram(made: LoraArtifact) -> str:
+    return (
+        "not measured" if made.peak_vram_bytes is None else f"at most {made.peak_vram_bytes / 2**30:.1f} GiB"
+    )
 
 
 def _token(made: LoraArtifact) -> str:

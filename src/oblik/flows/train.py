@@ -64,7 +64,8 @@ def train(
 ) -> Path:
     """Train and return the artifact's folder; its weights are those that a judge found best.
 
-    ``judges`` names the judge for a version of the dataset, or nobody; ``choice.png`` draws what it saw.
+    ``judges`` names the judge for a version of the dataset, or nobody; it is asked when probes are made, and
+    ``choice.png`` draws what the judge saw.
 
     Raises:
         ConsentError: the persona's consent does not cover portraits today.
@@ -91,8 +92,9 @@ def train(
         now=now,
         resume=order.resume,
         caches=folders.root / CACHES,
-        judge=judges(version) if judges else None,
+        judge=judges(version) if judges and config.sample_every else None,
         parent=next(reversed(finished(folders.loras)), None),
+        asked=frozenset(name for name, value in order.asked.items() if value is not None),
     )
     atomic_write(out_dir / WORK / BEGUN, Begun(dataset=version, config=config).model_dump_json())
     try:

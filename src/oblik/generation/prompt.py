@@ -67,17 +67,3 @@ def refuse_styles(text: str) -> None:
                 f"{word!r} is an art style, and portraits are photographs unless a style is asked for",
                 hint="take the word out, or add --style",
             )
-
-
-def without_token(prompt: str, trigger: str) -> str:
-    """The same prompt about a stranger: the token becomes an article.
-
-    Used to measure bleed: how much of the person shows when nobody asked for them.
-    """
-
-    def article(match: re.Match[str]) -> str:
-        following = match.group(1)
-        return f"{'an' if following[:1].lower() in 'aeiou' and following else 'a'} {following}".rstrip()
-
-    bare = re.sub(re.escape(trigger) + r"\s*(\w*)", article, prompt)
-    return " ".join(bare.split())

@@ -14,7 +14,6 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from oblik.miniature.face_networks import EMBEDDING
 
 IMAGE_PX = 128
-LATENT_PX = 16
 LATENT_CHANNELS = 16
 TEXT_DIM = 128
 VOCABULARY_ROWS = 1024

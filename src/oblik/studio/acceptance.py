@@ -34,7 +34,7 @@ def accept(
     images: int | None = None,
     progress: Progress | None = None,
 ) -> Accepted:
-    """Test the persona's newest LoRA, or the one named, with ``images`` pictures (default: 12)."""
+    """Test the persona's LoRA in use, or the one named, with ``images`` pictures (default: 12)."""
     from oblik.flows.acceptance import CONDITIONS
     from oblik.flows.acceptance import accept as run
     from oblik.generation.engine import open_engine

@@ -10,14 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from oblik.studio.house import PACKS_OWN, face_stack_of, home_of, now, pack_of
+from oblik.studio.house import face_stack_of, home_of, now, pack_of
 from oblik.studio.operations import operation
 from oblik.studio.people import list_personas, show_persona
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from oblik.datasets.extras import Wishes
     from oblik.datasets.manifest import Dataset
     from oblik.packs.manifest import OpenPack
+    from oblik.paths import Home
     from oblik.progress import Progress
     from oblik.settings import Settings
 
@@ -58,7 +62,6 @@ def build_dataset(
         BackendUnavailable: the pack's face stack, or what is asked for captions, is not there.
     """
     from oblik.datasets.build import build_dataset as build
-    from oblik.likeness.pairs import Impostors
     from oblik.paths import latest_version
     from oblik.progress import SilentProgress
 
@@ -68,13 +71,11 @@ def build_dataset(
     progress = progress or SilentProgress()
     with operation(settings, "dataset build", persona.slug) as details:
         pack = pack_of(settings)
-        strangers = pack.faces_folder / "impostors.npz"
-        comparable = strangers.is_file() and settings.face_stack == PACKS_OWN
-        known = Impostors.load(strangers).embeddings_MD if comparable else None
+        stack = face_stack_of(pack, settings)
         others = _others(settings, persona.slug)
         dataset = build(
-            persona, photos, home=home, stack=face_stack_of(pack, settings), pack=pack.manifest, now=now(),
-            progress=progress, impostors_MD=known,
+            persona, photos, home=home, stack=stack, pack=pack.manifest, now=now(),
+            progress=progress, impostors_MD=_strangers(home, pack, stack.name),
             wishes=_wishes(settings, pack, wishes or DatasetWishes(), others, progress),
         )  # fmt: skip
         details.update(dataset=dataset.version, photos=len(dataset.accepted()))
@@ -174,6 +175,17 @@ def edit_captions(settings: Settings, file: Path | None = None, slug: str | None
         made = recaption(folder, dataset, persona, changed, now(), _others(settings, persona.slug))
         details["dataset"] = made.version
     return BuiltDataset(made, folder / made.version, unchanged=made.version == dataset.version)
+
+
+def _strangers(home: Home, pack: OpenPack, stack: str) -> NDArray[np.float32] | None:
+    """Faces of other people, where there are some: with them strangers in the folder are told apart."""
+    from oblik.errors import NotFound
+    from oblik.flows.impostors import open_impostors
+
+    try:
+        return open_impostors(home, pack, stack).embeddings_MD
+    except NotFound:
+        return None
 
 
 def _datasets(settings: Settings, slug: str | None) -> Path:

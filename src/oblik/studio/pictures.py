@@ -5,7 +5,7 @@ In: settings and plain values. Out: artifacts, records, reports and where they l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -54,11 +54,12 @@ def train(
     resume: bool = False,
     trainer: str = "native",
     progress: Progress | None = None,
+    say: Callable[[str], object] | None = None,
 ) -> Trained:
     """Train the next LoRA of the persona on its newest dataset, or on the one named.
 
     ``asked`` overrides the pack's training settings; ``resume`` goes on with a run that was stopped;
-    ``trainer`` is "native" or "kohya".
+    ``trainer`` is "native" or "kohya", which makes no probes. ``say`` is told why nobody judges the others'.
     """
     from oblik.flows.judge import judge_of
     from oblik.flows.train import TrainOrder
@@ -69,10 +70,11 @@ def train(
     persona, home = show_persona(settings, slug), home_of(settings)
     with operation(settings, "train", persona.slug) as details:
         pack = pack_of(settings)
+        judges = judge_of(persona, home=home, pack=pack, stack=lambda: face_stack_of(pack, settings), say=say)
         folder = run(
             persona, TrainOrder(dataset, asked or {}, resume), home=home, pack=pack,
             trainer=trainer_of(settings, trainer), progress=progress or SilentProgress(), now=now(),
-            judges=judge_of(persona, home=home, pack=pack, stack=lambda: face_stack_of(pack, settings)),
+            judges=None if trainer == "kohya" else judges,
         )  # fmt: skip
         made = read_artifact(folder)
         details.update(lora=made.version, dataset=made.dataset, weights=made.weights_sha256)
@@ -137,14 +139,17 @@ def measure_likeness(
     progress: Progress | None = None,
 ) -> Measured:
     """Calibrate for the persona and score a folder of pictures; without a folder the newest batch."""
-    from oblik.flows.calibrate import measure, newest_pictures, open_ruler
+    from oblik.flows.calibrate import dataset_of, measure, newest_pictures, open_ruler
     from oblik.progress import SilentProgress
 
     persona, home = show_persona(settings, slug), home_of(settings)
     with operation(settings, "likeness", persona.slug) as details:
         pack = pack_of(settings)
         folder = folder or newest_pictures(persona, home)
-        ruler = open_ruler(persona, home=home, pack=pack, stack=face_stack_of(pack, settings))
+        ruler = open_ruler(
+            persona, home=home, pack=pack, stack=face_stack_of(pack, settings),
+            dataset=dataset_of(persona, folder, home),
+        )  # fmt: skip
         report = measure(
             persona, folder, ruler, home=home, progress=progress or SilentProgress(), now=now(),
             without_token=without_token,

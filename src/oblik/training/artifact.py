@@ -15,14 +15,18 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
 from oblik.errors import NotFound
-from oblik.paths import atomic_write, versions
+from oblik.paths import atomic_write, sha256_file, versions
 from oblik.personas.trigger import TokenProof
 from oblik.training.config import TrainConfig
 from oblik.training.judge import Judgement
+
+if TYPE_CHECKING:
+    from oblik.training.trainer import TrainRequest
 
 WEIGHTS, TOKEN, TOKENIZER, MANIFEST, CURVES = (
     "lora.safetensors", "token.safetensors", "tokenizer/tokenizer.json", "lora.json", "training.json",
@@ -36,7 +40,8 @@ class LoraArtifact(BaseModel):
     """The manifest ``lora.json``. ``token_proof`` is of the tokenizer that lies beside it.
 
     ``steps`` is how many were taken, ``chosen_step`` after which of them the weights are these (None: after
-    the last); ``parent`` is the persona's version before this one, ``device`` what it was trained on.
+    the last); ``passed`` is whether any checkpoint kept clear of bleed and copying (None: none was judged).
+    ``parent`` is the persona's version before this one, ``device`` what it was trained on.
     The trainer "kohya" learns no token: its ``token_id`` is -1, and neither token nor tokenizer lie there.
     """
 
@@ -65,11 +70,37 @@ class LoraArtifact(BaseModel):
     token_proof: TokenProof | None = None
     libraries: dict[str, str]
     chosen_step: int | None = None
+    passed: bool | None = None
     text_encoder_sha256: str | None = None
     pack_lock_sha256: str | None = None
     parent: str | None = None
     device: str = ""
     peak_vram_bytes: int | None = None
+
+
+def describe(request: TrainRequest, **found: Any) -> LoraArtifact:
+    """The manifest of what lies in ``request.out_dir``; ``found`` are fields that the run itself knows."""
+    pack, config = request.pack, request.config
+    lock = pack.folder / "pack.lock"
+    return LoraArtifact(
+        persona=request.persona.slug,
+        version=request.out_dir.name,
+        pack=pack.manifest.name,
+        pack_version=pack.manifest.version,
+        dataset=request.dataset.version,
+        dataset_sha256=sha256_file(request.dataset_dir / "dataset.json"),
+        consent_sha256=request.dataset.consent_sha256,
+        trigger=request.persona.trigger,
+        class_noun=request.persona.class_noun,
+        rank=config.rank,
+        alpha=config.alpha,
+        config=config,
+        created_at=request.now,
+        weights_sha256=sha256_file(request.out_dir / WEIGHTS),
+        pack_lock_sha256=sha256_file(lock) if lock.is_file() else None,
+        parent=request.parent,
+        **found,
+    )
 
 
 class LossPoint(BaseModel):

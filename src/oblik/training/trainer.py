@@ -24,7 +24,8 @@ class TrainRequest:
     """Everything a run needs. ``out_dir`` becomes the artifact's folder; ``resume`` goes on from there.
 
     ``caches`` is a folder that the runs of a persona share; without one they lie in ``out_dir`` and go at the
-    end of the run. ``judge`` scores the probes, and the best of them becomes the artifact.
+    end of the run. ``judge`` scores the probes, and the best of them becomes the artifact. ``asked``
+    names the settings that somebody chose, and not the pack.
     """
 
     pack: OpenPack
@@ -38,6 +39,7 @@ class TrainRequest:
     caches: Path | None = None
     judge: Judge | None = None
     parent: str | None = None
+    asked: frozenset[str] = frozenset()
 
 
 class Trainer(Protocol):

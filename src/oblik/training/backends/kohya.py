@@ -17,9 +17,9 @@ from pathlib import Path
 
 from oblik.datasets.versions import building
 from oblik.errors import BackendError, BackendUnavailable, InvalidInput, OutOfMemory
-from oblik.paths import atomic_file, atomic_write, private_dir, sha256_file
+from oblik.paths import atomic_file, atomic_write, private_dir
 from oblik.progress import Progress
-from oblik.training.artifact import CURVES, MANIFEST, WEIGHTS, LoraArtifact, TrainingLog
+from oblik.training.artifact import CURVES, MANIFEST, WEIGHTS, TrainingLog, describe
 from oblik.training.backends import kohya_files as files
 from oblik.training.backends.kohya_output import Output
 from oblik.training.backends.program import running
@@ -29,6 +29,11 @@ FAMILY = "stable_diffusion"
 LOG = "kohya.log"
 SCRIPT, SDXL_SCRIPT = "train_network.py", "sdxl_train_network.py"
 NO_TOKEN = -1
+UNKNOWN = (
+    "optimiser", "micro_batch", "gradient_checkpointing", "text_layers", "patience", "sample_every",
+    "tensorboard",
+)  # fmt: skip
+"""Settings that only Oblik's own trainer follows."""
 PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 ENVIRONMENT = {
     "PYTHONUNBUFFERED": "1",
@@ -51,7 +56,7 @@ class KohyaTrainer:
         """Train and return the artifact's folder; a run that fails leaves only its log, ``kohya.log``.
 
         Raises:
-            InvalidInput: another family of model, or a run to go on with.
+            InvalidInput: another family of model, a run to go on with, or settings that are not followed.
             BackendUnavailable: sd-scripts or accelerate is not where the settings say.
             BackendError, OutOfMemory: it crashed; the message holds the end of its traceback.
         """
@@ -71,6 +76,11 @@ class KohyaTrainer:
                 f"sd-scripts cannot train the pack {pack.name!r} of the family {pack.family!r}: it knows "
                 "Stable Diffusion 1.5 and SDXL",
                 hint="oblik train --trainer native",
+            )
+        if unknown := [f"--{name.replace('_', '-')}" for name in UNKNOWN if name in request.asked]:
+            raise InvalidInput(
+                f"the trainer kohya does not follow {', '.join(unknown)}",
+                hint="oblik train --trainer kohya, without them",
             )
         if request.resume:
             raise InvalidInput(
@@ -96,7 +106,7 @@ class KohyaTrainer:
         output = self._watch(request, command, workspace, environment, written, progress)
         found, step = files.best_lora(written, output.held_out, output.done)
         seconds = round(time.monotonic() - began, 1)
-        _write_artifact(request, found, step, output, seconds, commit_of(script.parent))
+        _write_artifact(request, found, step, output, seconds, commit_of(script.parent), self._device)
 
     def _watch(
         self, request: TrainRequest, command: list[str], workspace: Path, environment: dict[str, str],
@@ -230,33 +240,21 @@ def _crash(status: int, last: list[str]) -> BackendError:
 
 
 def _write_artifact(
-    request: TrainRequest, found: Path, step: int, output: Output, seconds: float, commit: str
+    request: TrainRequest, found: Path, step: int, output: Output, seconds: float, commit: str, device: str
 ) -> None:
-    out_dir, config = request.out_dir, request.config
+    out_dir = request.out_dir
     with found.open("rb") as source, atomic_file(out_dir / WEIGHTS) as file:
         shutil.copyfileobj(source, file)
     atomic_write(out_dir / CURVES, TrainingLog(losses=output.losses).model_dump_json(indent=1) + "\n")
-    manifest = LoraArtifact(
+    manifest = describe(
+        request,
         trainer="kohya",
-        persona=request.persona.slug,
-        version=out_dir.name,
-        pack=request.pack.manifest.name,
-        pack_version=request.pack.manifest.version,
-        dataset=request.dataset.version,
-        dataset_sha256=sha256_file(request.dataset_dir / "dataset.json"),
-        consent_sha256=request.dataset.consent_sha256,
-        trigger=request.dataset.trigger,
         token_id=NO_TOKEN,
-        class_noun=request.dataset.class_noun,
-        rank=config.rank,
-        alpha=config.alpha,
         targets=tuple(sorted(files.lora_modules(out_dir / WEIGHTS))),
         steps=step,
-        config=config,
-        created_at=request.now,
         seconds=seconds,
-        weights_sha256=sha256_file(out_dir / WEIGHTS),
         token_sha256="",
         libraries={"sd-scripts": commit},
+        device="" if device == "auto" else device,
     )
     atomic_write(out_dir / MANIFEST, manifest.model_dump_json(indent=2) + "\n")

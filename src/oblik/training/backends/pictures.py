@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from oblik.datasets.captions import without_token
 from oblik.datasets.manifest import Dataset, Kind, Split
 from oblik.diffusion.families.family import Family
 from oblik.errors import InvalidInput
@@ -114,11 +115,6 @@ class Shelf:
                     latents[place], weights[place] = other.latents[row], other.weights[row]
                     captions[place], terms[place] = other.captions[row], term
         return Batch(torch.stack(latents), torch.stack(weights), captions, terms, album.size_px)
-
-
-def without_token(caption: str, trigger: str) -> str:
-    """The caption with an article in the token's place."""
-    return caption.replace(trigger, "a")
 
 
 def _draw_album(albums: Albums, rng: np.random.Generator) -> Album:

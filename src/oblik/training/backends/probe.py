@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
+from oblik.datasets.captions import without_token
 from oblik.diffusion.families.family import Text, stack
 from oblik.images import grid, save_clean_png
 from oblik.personas.persona import Persona
 from oblik.training.backends.learner import Learner
-from oblik.training.backends.pictures import EMPTY, without_token
+from oblik.training.backends.pictures import EMPTY
 
 PROMPTS = (
     "photo of {}, frontal view, close-up",

@@ -13,7 +13,8 @@ import torch
 
 from oblik.paths import atomic_write, sha256_file
 from oblik.personas.trigger import check
-from oblik.training.artifact import CURVES, MANIFEST, TEXT_ENCODER, TOKEN, TOKENIZER, WEIGHTS, LoraArtifact
+from oblik.training.artifact import CURVES, MANIFEST, TEXT_ENCODER, TOKEN, TOKENIZER, describe
+from oblik.training.judge import best
 
 if TYPE_CHECKING:
     from oblik.training.backends.run import Run
@@ -26,34 +27,19 @@ def write_artifact(run: Run, chosen: int | None) -> None:
     request, config, folder = run.request, run.config, run.out_dir
     run.learner.export(folder, modelspec(run))
     atomic_write(folder / CURVES, run.log.model_dump_json(indent=1) + "\n")
-    lock = request.pack.folder / "pack.lock"
     text = folder / TEXT_ENCODER
-    manifest = LoraArtifact(
-        persona=request.persona.slug,
-        version=folder.name,
-        pack=request.pack.manifest.name,
-        pack_version=request.pack.manifest.version,
-        dataset=request.dataset.version,
-        dataset_sha256=sha256_file(request.dataset_dir / "dataset.json"),
-        consent_sha256=request.dataset.consent_sha256,
-        trigger=request.persona.trigger,
+    manifest = describe(
+        request,
         token_id=run.token_id,
-        class_noun=request.persona.class_noun,
-        rank=config.rank,
-        alpha=config.alpha,
         targets=config.targets,
         steps=len(run.log.losses),
-        config=config,
-        created_at=request.now,
         seconds=round(run.seconds, 1),
-        weights_sha256=sha256_file(folder / WEIGHTS),
         token_sha256=sha256_file(folder / TOKEN),
         token_proof=check(folder / TOKENIZER, request.persona.trigger),
         libraries={name: version(name) for name in LIBRARIES},
         chosen_step=chosen,
+        passed=best(run.log.judgements) is not None if run.log.judgements else None,
         text_encoder_sha256=sha256_file(text) if text.is_file() else None,
-        pack_lock_sha256=sha256_file(lock) if lock.is_file() else None,
-        parent=request.parent,
         device=_device_name(run.family.device),
         peak_vram_bytes=run.metrics.vram_bytes(),
     )
