@@ -19,6 +19,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from oblik.errors import NotFound
+from oblik.packs.memory_plan import Configuration
 from oblik.paths import atomic_write, versions
 from oblik.personas.trigger import TokenProof
 from oblik.training.config import TrainConfig
@@ -70,6 +71,7 @@ class LoraArtifact(BaseModel):
     parent: str | None = None
     device: str = ""
     peak_vram_bytes: int | None = None
+    memory_plan: Configuration | None = None
 
 
 class LossPoint(BaseModel):
@@ -87,11 +89,13 @@ class LossPoint(BaseModel):
 
 
 class TrainingLog(BaseModel):
-    """The file ``training.json``. ``samples`` maps a step to a picture, relative to the artifact."""
+    """The file ``training.json``. ``samples`` maps a step to a picture, relative to the artifact;
+    ``replanned`` says what was given up each time that memory ran out."""
 
     losses: list[LossPoint]
     samples: dict[int, str] = {}
     judgements: list[Judgement] = []
+    replanned: list[str] = []
 
 
 def read_artifact(folder: Path) -> LoraArtifact:
