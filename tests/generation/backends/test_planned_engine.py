@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,9 @@ from oblik.generation.plan import Plan
 from oblik.generation.record import Record, read_record
 from oblik.packs.manifest import OpenPack
 from oblik.packs.memory_plan import GIB, MemoryPlan
-from oblik.packs.store import open_pack
-from oblik.paths import Home
 from oblik.progress import SilentProgress
+from oblik.training.backends.native import NativeTrainer
+from oblik.training.trainer import TrainRequest
 
 NOW = datetime(2026, 1, 2, tzinfo=timezone.utc)
 PLAN = Plan(
@@ -56,11 +57,6 @@ class Engine(DiffusersEngine):
             whole = {"text_encoder": self._encoder, "decoder": pipeline.vae.decoder}
             (whole.get(self.part) or pipeline.transformer).register_forward_pre_hook(fill)
         return pipeline
-
-
-@pytest.fixture(scope="module")
-def pack() -> OpenPack:
-    return open_pack("miniature", Home(Path("nowhere")))
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +117,21 @@ def test_with_no_plan_left_it_is_an_error(pack: OpenPack, tmp_path: Path) -> Non
     with pytest.raises(OutOfMemory, match="no smaller plan is left"):
         run(Engine(part="transformer", full=99), pack, tmp_path)
     assert not any(tmp_path.iterdir())
+
+
+def test_a_persons_lora_and_token_are_there_in_baked_pictures(
+    pack: OpenPack, plain: Record, tmp_path: Path, ask: Callable[..., TrainRequest]
+) -> None:
+    request = ask(tmp_path / "v001", learning_rate=0.05, token_steps=1, steps=2, text_layers=1, text_rank=2)
+    artifact = NativeTrainer("cpu", vram_bytes=ROOMY).train(request, SilentProgress())
+    plan = PLAN.model_copy(update={"prompt": "photo of <oblik_s> person", "lora_scale": 1.0})
+    engine = Engine()
+    engine.wanted = {"baked_modulation": True, "text_encoder_place": "freed", "batch": 2}
+    made = [
+        each.run(
+            plan, pack=pack, artifact=artifact, out_dir=tmp_path / name, now=NOW, progress=SilentProgress()
+        )
+        for name, each in (("unbaked", Engine(None)), ("baked", engine))
+    ]
+    assert bytes_of(made[0]) == bytes_of(made[1]) != bytes_of(plain)
+    assert len(made[1].token_ids) == 1
