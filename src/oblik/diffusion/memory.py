@@ -21,7 +21,7 @@ import torch
 from oblik.diffusion.memory_count import Architecture, count
 from oblik.errors import BackendUnavailable, NotFound, OutOfMemory
 from oblik.packs import memory_plan as noun
-from oblik.packs.manifest import OpenPack
+from oblik.packs.manifest import Component, OpenPack
 from oblik.packs.memory_plan import GIB, Asked, Configuration, MemoryPlan, Stage
 
 ARCHITECTURES = Path(noun.__file__).parent / "architectures"
@@ -64,7 +64,7 @@ def architecture_of(name: str, pack: OpenPack | None) -> Architecture:
             hint="oblik plan qwen-image-16gb",
         )
     parts = pack.manifest.components
-    formats = [part.format for key, part in parts.items() if key.startswith("transformer")]
+    formats = [_format_of(part) for key, part in parts.items() if key.startswith("transformer")]
     found = {
         key: json.loads((pack.folder / key / "config.json").read_text(encoding="utf-8"))
         for key in ("transformer", "text_encoder", "vae")
@@ -74,21 +74,29 @@ def architecture_of(name: str, pack: OpenPack | None) -> Architecture:
     return _architecture({**known, **found}, formats or ["diffusers"], dtype)
 
 
+def _format_of(part: Component) -> str:
+    """A component's format as the planner calls it: of GGUF also which, by its file's name."""
+    kinds = [kind for kind in ("q8_0", "q6_k", "q4_k") for file in part.files if kind in file.path.lower()]
+    return f"{part.format}-{kinds[0]}" if part.format == "gguf" and kinds else part.format
+
+
 def _architecture(configs: dict[str, Any], formats: list[str], dtype: str) -> Architecture:
     every = [*formats, *(MADE_FROM_DIFFUSERS if "diffusers" in formats else ())]
     parts = [json.dumps(configs[key], sort_keys=True) for key in ("transformer", "text_encoder", "vae")]
     return Architecture(parts[0], parts[1], parts[2], dtype, tuple(dict.fromkeys(every)))
 
 
-def make_plan(architecture: Architecture, asked: Asked) -> MemoryPlan:
-    """The first configuration that fits; its ``smaller`` are the rest.
+def make_plan(
+    architecture: Architecture, asked: Asked, allowed: Callable[[Configuration], bool] = lambda _: True
+) -> MemoryPlan:
+    """The first allowed configuration that fits; its ``smaller`` are the rest.
 
     Raises:
         OutOfMemory: none fits, not even with all blocks in RAM.
     """
     counted = replace(count(architecture, asked.model_copy(update={"vram_bytes": 1})), asked=asked)
     usable = asked.vram_bytes - RESERVE_BYTES
-    every = [counted.plan(choice, usable) for choice in configurations(architecture, asked)]
+    every = [counted.plan(each, usable) for each in configurations(architecture, asked) if allowed(each)]
     offloaded = [counted.offloaded(plan) for plan in every if not plan.fits]
     moved = sorted(
         (plan for plan in offloaded if plan is not None),

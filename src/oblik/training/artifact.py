@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict
 
 from oblik.errors import NotFound
+from oblik.packs.memory_plan import Configuration
 from oblik.paths import atomic_write, sha256_file, versions
 from oblik.personas.trigger import TokenProof
 from oblik.training.config import TrainConfig
@@ -76,6 +77,7 @@ class LoraArtifact(BaseModel):
     parent: str | None = None
     device: str = ""
     peak_vram_bytes: int | None = None
+    memory_plan: Configuration | None = None
 
 
 def describe(request: TrainRequest, **found: Any) -> LoraArtifact:
@@ -118,11 +120,13 @@ class LossPoint(BaseModel):
 
 
 class TrainingLog(BaseModel):
-    """The file ``training.json``. ``samples`` maps a step to a picture, relative to the artifact."""
+    """The file ``training.json``. ``samples`` maps a step to a picture, relative to the artifact;
+    ``replanned`` says what was given up each time that memory ran out."""
 
     losses: list[LossPoint]
     samples: dict[int, str] = {}
     judgements: list[Judgement] = []
+    replanned: list[str] = []
 
 
 def read_artifact(folder: Path) -> LoraArtifact:

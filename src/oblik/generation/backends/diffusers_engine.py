@@ -2,7 +2,8 @@
 
 In: a plan. Out: pictures, grid and record, as `oblik.generation.engine.Engine` promises. One
 pipeline stays open between runs of the same pack and LoRA. Guidance is the pipeline's
-``true_cfg_scale``; its ``guidance_scale`` is ignored by Qwen-Image.
+``true_cfg_scale``; its ``guidance_scale`` is ignored by Qwen-Image. On a CUDA card a memory plan decides how
+the pipeline is held; out of memory, all pictures are made again by the next one.
 
 The noise of a seed is drawn in float32 on the CPU, one generator per seed, so a seed means the
 same noise in every batch, dtype and on every device. Legend: B pictures, N image tokens, C packed
@@ -12,38 +13,54 @@ channels; L before a name means latent.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 
+from oblik.diffusion import modulation
 from oblik.diffusion.device import few_threads, free_vram, pick_device
-from oblik.diffusion.load import open_pipeline
+from oblik.diffusion.load import RAM, loading, open_pipeline, plan_for, settle
+from oblik.diffusion.memory import with_replanning
 from oblik.errors import BackendUnavailable, OutOfMemory
 from oblik.generation.engine import GRID, picture_name, refuse_flawed
 from oblik.generation.plan import Plan
-from oblik.generation.record import Picture, Record, write_record
+from oblik.generation.record import Picture, Record, Step, write_record
 from oblik.images import grid, save_clean_png
 from oblik.packs.manifest import OpenPack
+from oblik.packs.memory_plan import Configuration, MemoryPlan, Stage
 from oblik.paths import private_dir, sha256_file
 from oblik.progress import Progress
 from oblik.training.artifact import WEIGHTS, read_artifact
+from oblik.training.config import MLP_TARGETS
 
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "numpy", "pillow")
 
 
-class DiffusersEngine:
-    """Runs plans through one cached pipeline."""
+class Held(NamedTuple):
+    """How a memory plan holds the pipeline, whom to tell of each stage, and what the record says of it."""
 
-    def __init__(self, device: str = "auto") -> None:
-        self._device = pick_device(device)
+    choice: Configuration | None = None
+    enter: Callable[[Stage], None] = lambda _stage: None
+    steps: tuple[Step, ...] = ()
+    asked: Plan | None = None
+
+
+class DiffusersEngine:
+    """Runs plans through one cached pipeline. ``vram_bytes`` are what a memory plan may use (default: the
+    CUDA card's)."""
+
+    def __init__(self, device: str = "auto", vram_bytes: int | None = None) -> None:
+        self._device, self._vram_bytes = pick_device(device), vram_bytes
         self._open: tuple[tuple[Any, ...], Any] | None = None
+        self._encoder: Any = None
+        self._texts: dict[str, Any] = {}
 
     def run(
         self,
@@ -56,64 +73,158 @@ class DiffusersEngine:
         progress: Progress,
     ) -> Record:
         _refuse_unknown(plan)
+        memory = self._memory_plan(plan, pack, artifact)
+        where = (pack, artifact, out_dir, now, progress)
+        if memory is None:
+            return self._run(plan, *where, Held())
+        steps = [Step(name="memory plan", reason=memory.gave_up)]
+
+        def attempt(memory: MemoryPlan, enter: Callable[[Stage], None]) -> Record:
+            choice = memory.configuration
+            smaller = plan.model_copy(update={"batch": min(plan.batch, choice.batch)})
+            try:
+                return self._run(smaller, *where, Held(choice, enter, tuple(steps), plan))
+            except (torch.OutOfMemoryError, OutOfMemory):
+                self._open = self._encoder = None
+                raise
+
+        def note(message: str) -> None:
+            steps.append(Step(name="smaller memory plan", reason=message))
+            with progress.stage("smaller memory plan", 1) as advance:
+                advance(1, message)
+
+        return with_replanning(attempt, memory, note)
+
+    def _memory_plan(self, plan: Plan, pack: OpenPack, artifact: Path | None) -> MemoryPlan | None:
+        lora = read_artifact(artifact) if artifact else None
+        shape: dict[str, Any] = {}
+        if lora:
+            shape = {"rank": lora.rank, "mlp_lora": bool(set(lora.targets) & set(MLP_TARGETS))}
+        return plan_for(
+            pack, device=self._device, vram_bytes=self._vram_bytes, dtype=plan.dtype, purpose="generate",
+            width_px=plan.width_px, height_px=plan.height_px, batch=plan.batch, **shape,
+        )  # fmt: skip
+
+    def _run(
+        self, plan: Plan, pack: OpenPack, artifact: Path | None, out_dir: Path, now: datetime,
+        progress: Progress, held: Held,
+    ) -> Record:  # fmt: skip
         seconds: dict[str, float] = {}
         free_bytes = free_vram(self._device)
         with _timed(seconds, "load"):
-            pipeline = self._pipeline(plan, pack, artifact)
+            pipeline = self._pipeline(plan, pack, artifact, held)
         record = _new_record(plan, pack, artifact, pipeline, now, str(self._device), free_bytes, seconds)
+        record.steps, record.asked = list(held.steps), held.asked or plan
         private_dir(out_dir)
+        texts = self._texts_for(pipeline, plan, held) if self._encoder is not None else {}
         images: list[Image.Image] = []
         try:
             with progress.stage("generate", total=len(plan.seeds) * plan.steps) as advance:
                 for seeds in _chunks(plan.seeds, plan.batch):
-                    images += self._chunk(pipeline, plan, seeds, record, out_dir, progress, advance)
+                    held.enter("denoise")
+                    call = (pipeline, plan, seeds, texts)
+                    images += self._chunk(call, record, out_dir, progress, advance, held)
         finally:
             if record.pictures:
                 _finish(record, images, out_dir)
         return record
 
-    def _pipeline(self, plan: Plan, pack: OpenPack, artifact: Path | None) -> Any:
+    def _pipeline(self, plan: Plan, pack: OpenPack, artifact: Path | None, held: Held) -> Any:
+        held.enter("denoise")
+        dtype: torch.dtype = getattr(torch, plan.dtype)
         weights = sha256_file(artifact / WEIGHTS) if artifact else None
-        key = (pack.folder, pack.manifest.version, artifact, weights, plan.dtype)
+        key = (pack.folder, pack.manifest.version, artifact, weights, plan.dtype, held.choice)
         if self._open is None or self._open[0] != key:
-            self._open = None
-            opened = open_pipeline(pack, artifact, dtype=getattr(torch, plan.dtype), device=self._device)
+            self._open, self._encoder, self._texts = None, None, {}
+            if held.choice is None:
+                opened = open_pipeline(pack, artifact, dtype=dtype, device=self._device)
+            else:
+                opened = self._open_by(held.choice, plan, pack, artifact, dtype)
             opened.set_progress_bar_config(disable=True)
             self._open = (key, opened)
         pipeline = self._open[1]
+        if held.choice and held.choice.baked_modulation and dtype != torch.bfloat16:
+            times, rows = self._times(pipeline, plan, dtype), min(plan.batch, len(plan.seeds))
+            modulation.ensure(pipeline.transformer, times, rows=rows, device=self._device)
         if artifact is not None:
             _scale_lora(pipeline, plan.lora_scale)
         return pipeline
 
+    def _open_by(
+        self, choice: Configuration, plan: Plan, pack: OpenPack, artifact: Path | None, dtype: torch.dtype
+    ) -> Any:
+        """The pipeline as a memory plan holds it; its text encoder is set aside, in RAM unless it stays."""
+        place, packing = loading(choice, self._device)
+        opened = open_pipeline(pack, artifact, dtype=dtype, device=place, **packing)
+        baked = dtype == torch.bfloat16
+        times = modulation.every_bfloat16() if baked else self._times(opened, plan, dtype)
+        rows = choice.batch if baked else min(plan.batch, len(plan.seeds))
+        settle(opened, choice, times, rows=rows, dtype=dtype, device=self._device)
+        home = self._device if choice.text_encoder_place == "stays" else RAM
+        self._encoder, opened.text_encoder = opened.text_encoder.to(home), None
+        return opened
+
+    def _times(self, pipeline: Any, plan: Plan, dtype: torch.dtype) -> torch.Tensor:
+        size_px = (plan.width_px, plan.height_px)
+        return modulation.schedule_times(pipeline, plan.steps, size_px, device=self._device, dtype=dtype)
+
+    @torch.no_grad()
+    def _texts_for(self, pipeline: Any, plan: Plan, held: Held) -> dict[str, Any]:
+        """Text states and masks of the plan's prompts; the rest makes way for a text encoder that does."""
+        prompts = {plan.prompt, plan.negative_prompt}
+        if prompts <= self._texts.keys():
+            return self._texts
+        held.enter("encode text")
+        freed = held.choice is not None and held.choice.text_encoder_place == "freed"
+        place = self._device if freed else self._encoder.device
+        away = [part for part in (pipeline.transformer, pipeline.vae) if freed and place.type != "cpu"]
+        for part in away:
+            part.to(RAM)
+        pipeline.text_encoder, self._texts = self._encoder.to(place), {}
+        try:
+            for prompt in prompts:
+                states, mask = pipeline.encode_prompt(prompt, device=place)
+                mask = torch.ones(states.shape[:2], dtype=torch.long) if mask is None else mask
+                self._texts[prompt] = (states.to(self._device), mask.to(self._device))
+        finally:
+            pipeline.text_encoder = None
+            if freed:
+                self._encoder.to(RAM)
+            for part in away:
+                part.to(self._device)
+        return self._texts
+
     def _chunk(
-        self,
-        pipeline: Any,
-        plan: Plan,
-        seeds: tuple[int, ...],
-        record: Record,
-        out_dir: Path,
-        progress: Progress,
-        advance: Any,
-    ) -> list[Image.Image]:
+        self, call: tuple[Any, Plan, tuple[int, ...], dict[str, Any]], record: Record, out_dir: Path,
+        progress: Progress, advance: Any, held: Held,
+    ) -> list[Image.Image]:  # fmt: skip
+        pipeline, plan, seeds, texts = call
+
         def each_step(_pipeline: Any, step: int, _time: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             progress.check_cancelled()
             advance(len(seeds))
+            if step == plan.steps - 1:
+                held.enter("decode")
             return tensors
 
         with _timed(record.seconds, "denoise"), few_threads(pipeline.transformer):
-            pixels_BHW3 = _denoise(pipeline, plan, seeds, each_step)
+            pixels_BHW3 = _denoise(pipeline, plan, seeds, texts, each_step)
         with _timed(record.seconds, "write"):
             return [
                 _keep(image, seed, record, out_dir) for image, seed in zip(pixels_BHW3, seeds, strict=True)
             ]
 
 
-def _denoise(pipeline: Any, plan: Plan, seeds: tuple[int, ...], each_step: Any) -> Any:
+def _denoise(pipeline: Any, plan: Plan, seeds: tuple[int, ...], texts: dict[str, Any], each_step: Any) -> Any:
     """Pictures (B, H, W, 3) in 0..1. Whatever happens, no cached state reaches the next picture."""
-    guided: dict[str, Any] = {"negative_prompt": plan.negative_prompt} if plan.guidance > 1 else {}
+    prompts = {"prompt": plan.prompt}
+    prompts |= {"negative_prompt": plan.negative_prompt} if plan.guidance > 1 else {}
+    words: dict[str, Any] = prompts
+    if texts:
+        words = {f"{name}_embeds": texts[text][0] for name, text in prompts.items()}
+        words |= {f"{name}_embeds_mask": texts[text][1] for name, text in prompts.items()}
     try:
         return pipeline(
-            prompt=plan.prompt,
             num_images_per_prompt=len(seeds),
             latents=noise_LBNC(pipeline, seeds, plan.width_px, plan.height_px),
             true_cfg_scale=plan.guidance,
@@ -122,7 +233,7 @@ def _denoise(pipeline: Any, plan: Plan, seeds: tuple[int, ...], each_step: Any) 
             height=plan.height_px,
             output_type="np",
             callback_on_step_end=each_step,
-            **guided,
+            **words,
         ).images
     except torch.OutOfMemoryError as full:
         raise OutOfMemory(

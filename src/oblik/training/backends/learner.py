@@ -23,7 +23,9 @@ from oblik.diffusion import lora, text_lora, tokens
 from oblik.diffusion.families.family import Family, Text, stack
 from oblik.diffusion.flow_match import squared_error, velocity_loss, weighted_mean
 from oblik.diffusion.identity import read_name
+from oblik.diffusion.modulation import on_grid
 from oblik.errors import TrainingDiverged
+from oblik.packs.memory_plan import Configuration
 from oblik.training.artifact import TEXT_ENCODER, TOKEN, WEIGHTS
 from oblik.training.backends.caches import Caches, Tensors, component_key, key_of, tensor_key
 from oblik.training.backends.halves import Halves, Rows
@@ -42,9 +44,15 @@ class Losses(NamedTuple):
 
 
 class Learner:
-    """The trainable parts on a frozen base."""
+    """The trainable parts on a frozen base, held as a memory plan's configuration says, where there is one.
 
-    def __init__(self, request: TrainRequest, family: Family, token_id: int) -> None:
+    With a plan times lie on the grid of 1,000, baked or not: another plan changes nothing of what is drawn.
+    """
+
+    def __init__(
+        self, request: TrainRequest, family: Family, token_id: int, choice: Configuration | None = None
+    ) -> None:
+        self.choice = choice
         self.request, self.config, self.family, self.token_id = request, request.config, family, token_id
         config, device = self.config, family.device
         for encoder in family.encoders.values():
@@ -56,6 +64,10 @@ class Learner:
         network = lora.attach(family.network, config)
         if config.gradient_checkpointing:
             family.network.enable_gradient_checkpointing()
+        if choice:
+            for encoder in family.encoders.values():
+                encoder.train()  # no dropout in these; elsewhere transformers checkpoints nothing
+                encoder.activation_checkpointing_enable()
         self.halves = Halves(network, device)
         words = [
             Group(list(self.rows.values()), config.token_learning_rate, 0.0),
@@ -113,7 +125,8 @@ class Learner:
         found = caches.texts(key, wanted, self._encode_each)
         device = self.family.device
         self.texts = {caption: _text(found, key_of(caption), device) for caption in wanted}
-        if device.type != "cpu":
+        leaves = self.choice.text_encoder_place == "freed" if self.choice else device.type != "cpu"
+        if leaves:
             for name in ("text_encoder", "text_encoder_2"):
                 if getattr(self.family.pipeline, name, None) is not None:
                     getattr(self.family.pipeline, name).to("cpu")
@@ -151,6 +164,7 @@ class Learner:
         x0 = batch.x0.to(device)
         eps = torch.randn(x0.shape, generator=noise).to(device)
         time = self.family.times(len(batch), x0.shape[1], noise).to(device)
+        time = on_grid(time) if self.choice else time
         noisy, target = self.family.noised(x0, eps, time), self.family.target(x0, eps, time)
         weights = batch.weights.to(device)
         mean, total, errors = weights.mean(), 0.0, []

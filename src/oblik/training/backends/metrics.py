@@ -52,6 +52,11 @@ class Metrics:
         parts += [f"{vram / 2**30:.1f} GiB"] if vram is not None else []
         return ", ".join(parts)
 
+    def note_replanned(self, message: str) -> None:
+        """Write down that the run went on with a smaller plan."""
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"replanned": message}) + "\n")
+
     def vram_bytes(self) -> int | None:
         """The most memory that was allocated on a CUDA device so far; None elsewhere."""
         if self._device.type != "cuda":

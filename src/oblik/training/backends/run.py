@@ -7,17 +7,19 @@ a step.
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from oblik.diffusion.families.family import open_family
 from oblik.errors import ConsentError, InvalidInput, JobCancelled, TrainingDiverged
+from oblik.packs import memory_plan
 from oblik.paths import private_dir
 from oblik.personas.trigger import write_tokenizer
 from oblik.progress import Progress
@@ -40,15 +42,27 @@ STRUCTURE = ("rank", "targets", "text_layers", "text_rank", "optimiser")
 GROWTH_WINDOW, GROWTH = 20, 4.0
 
 
+class Planned(NamedTuple):
+    """The memory plan of a run, whom to tell which stage begins, and what was given up before."""
+
+    plan: memory_plan.MemoryPlan
+    enter: Callable[[memory_plan.Stage], None]
+    notes: list[str]
+
+
 class Run:
     """The state of one run."""
 
-    def __init__(self, request: TrainRequest, pipeline: Any, progress: Progress) -> None:
+    def __init__(
+        self, request: TrainRequest, pipeline: Any, progress: Progress, planned: Planned | None = None
+    ) -> None:
+        self.planned = planned
         self.request, self.config, self.progress = request, request.config, progress
         self.out_dir = private_dir(request.out_dir)
         self.token_id = self._add_token(pipeline)
         self.family = open_family(request.pack.manifest.family, pipeline)
-        self.learner = Learner(request, self.family, self.token_id)
+        choice = planned.plan.configuration if planned else None
+        self.learner = Learner(request, self.family, self.token_id, choice)
         self.checkpoints = Checkpoints(self.out_dir / WORK)
         self.caches = Caches(request.caches or self.out_dir / WORK / "caches")
         self.log = TrainingLog(losses=[])
@@ -71,6 +85,8 @@ class Run:
     def go(self) -> None:
         """Train and write the artifact."""
         start = self._resume() if self.request.resume else 0
+        notes = self.planned.notes if self.planned else []
+        self.log.replanned += [note for note in notes if note not in self.log.replanned]
         shelf = open_shelf(
             self.request.dataset, self.request.dataset_dir, self.request.pack, self.family, self.config,
             self.caches, self.progress,
@@ -78,6 +94,8 @@ class Run:
         if not self.config.sample_every:
             self.family.pipeline.vae = None  # all is encoded, and nothing will be decoded
         self.metrics = Metrics(self.out_dir, self.family.device, self.total, start, self.config.tensorboard)
+        for note in self.log.replanned:
+            self.metrics.note_replanned(note)
         if start == 0:
             self._probe(0)
         with asked_to_stop() as asked:
@@ -94,10 +112,16 @@ class Run:
         if start >= stage.first + stage.steps or self._has_settled():
             return False
         if stage is self.learner.network:
+            self._enter("encode text")
             wanted = [*shelf.captions(), *probe.texts(self.request.persona, self.config.probe_images)]
             self.learner.freeze_words(wanted, self.caches)
+        self._enter("train token" if stage is self.learner.words else "train transformer")
         self.learner.begin(stage)
         return True
+
+    def _enter(self, stage: memory_plan.Stage) -> None:
+        if self.planned:
+            self.planned.enter(stage)
 
     def _go_through(self, stage: Stage, start: int, shelf: Shelf, asked: Callable[[], bool]) -> None:
         first = max(start, stage.first)
@@ -122,12 +146,13 @@ class Run:
         with stage.averaged():
             if self._due(done, self.config.validate_every):
                 point.validation = self.learner.validate(shelf.held_out)
-            if self.config.sample_every and self._due(done, self.config.sample_every):
+            last = done == self.total or self._has_settled()
+            if self.config.sample_every and (last or done % self.config.sample_every == 0):
                 judged = self._probe(done)
         seconds = time.monotonic() - began
         self.seconds += seconds
         note = self.metrics.add(point, stage.rate(step, stage.groups[-1].peak), seconds)
-        if judged or self._due(done, self.config.checkpoint_every):
+        if judged or last or self._due(done, self.config.checkpoint_every):
             self._save(done)
         return note
 
@@ -198,13 +223,18 @@ class Run:
         found = self.checkpoints.load()
         if found is None:
             return 0
-        if found["structure"] != self._structure():
+        was, now = json.loads(found["structure"]), json.loads(self._structure())
+        changed = {name for name in STRUCTURE if was[name] != now[name]}
+        if changed - ({"optimiser"} if self.planned else set()):
             raise InvalidInput(
                 f"a stopped run keeps its {', '.join(STRUCTURE)}", hint="oblik train --resume, without them"
             )
         self.log, self.seconds = TrainingLog.model_validate_json(found["log"]), found["seconds"]
         for each in (self.learner.words, self.learner.network):
-            each.load(found["stages"][each.name])
+            state = found["stages"][each.name]
+            if changed and each.optimiser:  # a smaller plan's: its running means start afresh
+                state["optimiser"] = each.optimiser.state_dict()
+            each.load(state)
         return int(found["step"])
 
     def _structure(self) -> str:

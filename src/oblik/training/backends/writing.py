@@ -42,6 +42,7 @@ def write_artifact(run: Run, chosen: int | None) -> None:
         text_encoder_sha256=sha256_file(text) if text.is_file() else None,
         device=_device_name(run.family.device),
         peak_vram_bytes=run.metrics.vram_bytes(),
+        memory_plan=run.planned.plan.configuration if run.planned else None,
     )
     atomic_write(folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
     run.checkpoints.finish()
