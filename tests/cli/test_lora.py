@@ -70,7 +70,7 @@ def two_loras(home: Home, tiny_pack: Path) -> None:
 
 def test_list_show_compare_use(oblik: Oblik) -> None:
     lines = [line.split() for line in oblik("lora", "list").output.splitlines()]
-    assert lines[1][:2] == ["v001", "2026-01-02"]
+    assert lines[0][:2] == ["v001", "2026-01-02"]
     assert lines[2][:2] == ["*", "v002"]
     assert oblik("lora", "use", "v001").output == "in use: v001\n"
     shown = oblik("lora", "show").output

@@ -37,18 +37,17 @@ def persona_option(function: Callable[..., None]) -> Callable[..., None]:
 def list_(settings: Settings, slug: str | None) -> None:
     """List every version; the one in use is marked."""
     found = studio.list_loras(settings, slug)
-    head = ("", "version", "trained", "trainer", "pack", "steps", "dataset", "copies", "likeness", "test")
-    rows = [
-        (
-            "*" if entry.used else "", entry.artifact.version, f"{entry.artifact.created_at:%Y-%m-%d %H:%M}",
-            entry.artifact.trainer, entry.artifact.pack, str(entry.artifact.steps), entry.artifact.dataset,
-            str(len(entry.copies)), entry.likeness_words, entry.acceptance_words.partition(" at ")[0],
+    for entry in found:
+        made, copies = entry.artifact, len(entry.copies)
+        elsewhere = f", {copies} {'copy' if copies == 1 else 'copies'} elsewhere" if copies else ""
+        click.echo(
+            f"{'*' if entry.used else ' '} {made.version}  {made.created_at:%Y-%m-%d %H:%M}  {made.trainer}, "
+            f"{made.pack}, {made.steps} steps, dataset {made.dataset}{elsewhere}"
         )
-        for entry in found
-    ]  # fmt: skip
-    if rows:
-        _table(head, rows)
-    else:
+        click.echo(
+            f"        likeness {entry.likeness_words}; test: {entry.acceptance_words.partition(' at ')[0]}"
+        )
+    if not found:
         click.echo("none yet: oblik train")
 
 

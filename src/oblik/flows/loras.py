@@ -157,7 +157,9 @@ def measured(home: PersonaHome, made: LoraArtifact) -> LikenessReport | None:
     def by_it(plan: Plan) -> bool:
         return plan.lora == made.version and plan.lora_scale > 0 and made.trigger in plan.prompt
 
-    for batch in reversed(versions(home.gallery)):
+    numbered = list(reversed(versions(home.gallery)))
+    named = sorted(folder.name for folder in home.gallery.glob("*/") if folder.name not in numbered)
+    for batch in [*numbered, *named]:
         for file in sorted((home.gallery / batch).rglob(REPORT)):
             plans = [read_record(record).plan for record in file.parent.rglob(FILE_NAME)]
             if plans and all(by_it(plan) for plan in plans):
