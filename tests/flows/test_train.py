@@ -125,3 +125,17 @@ def test_a_judge_is_opened_only_for_a_run_that_makes_probes(world: World) -> Non
             trainer=world.trainer, progress=SilentProgress(), now=world.now, judges=asked.append,
         )  # fmt: skip
     assert asked == ["v001"]
+
+
+def test_a_judge_that_refuses_leaves_no_run_behind(world: World) -> None:
+    world.dataset()
+
+    def refuses(_version: str) -> None:
+        raise InvalidInput("no photo with a face is held out")
+
+    with pytest.raises(InvalidInput):
+        train(
+            world.persona, TrainOrder(asked={"sample_every": 5}), home=world.home, pack=world.pack,
+            trainer=world.trainer, progress=SilentProgress(), now=world.now, judges=refuses,
+        )  # fmt: skip
+    assert not (world.home.persona("sitter").loras / "v001").exists()

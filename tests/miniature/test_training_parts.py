@@ -78,7 +78,7 @@ def test_frozen_captions_say_what_the_encoder_says() -> None:
     prompts = write_prompts([words] * 40, np.zeros((40, 5, 2), np.float32), tokenizer, 1)
     faces = np.eye(40, 128, dtype=np.float32)
     nothing = np.zeros((40, 64, 1), np.float16)
-    material = Material(nothing, faces, np.zeros((40, 64), np.float32), nothing, prompts)
+    material = Material(nothing, faces, np.zeros((40, 64), np.float32), prompts)
     recipe = TransformerRecipe(batch=4, empty_share=0.0, name_noise=0.0)
     painter = Painter(1, special_ids(tokenizer)).eval()
     live, frozen = Captions(material, recipe), Captions(material, recipe)

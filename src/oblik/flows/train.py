@@ -82,6 +82,7 @@ def train(
             hint="oblik dataset build PHOTOS",
         )
     config = config_for(pack.manifest, order.asked, begun.config if begun else None)
+    judge = judges(version) if judges and config.sample_every else None
     request = TrainRequest(
         pack=pack,
         persona=persona,
@@ -92,7 +93,7 @@ def train(
         now=now,
         resume=order.resume,
         caches=folders.root / CACHES,
-        judge=judges(version) if judges and config.sample_every else None,
+        judge=judge,
         parent=next(reversed(finished(folders.loras)), None),
         asked=frozenset(name for name, value in order.asked.items() if value is not None),
     )

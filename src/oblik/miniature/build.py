@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from transformers import Qwen2Tokenizer
 
 from oblik.diffusion import identity
-from oblik.miniature.alignment import see_corpus
 from oblik.miniature.architecture import LATENT_CHANNELS, new_scheduler
 from oblik.miniature.corpus import Corpus, render_corpus
 from oblik.miniature.face_networks import Embedder, Landmarks
@@ -128,15 +127,11 @@ class Build:
         faces = self.work / "faces.npy"
         if not faces.exists():
             np.save(faces, self._face_vectors(self.embedder()))
-        seen = self.work / "seen.npy"
-        if not seen.exists():
-            np.save(seen, see_corpus(self.landmarks(), corpus.images, self.progress))
         seed = self.recipe.transformer.seed
         return Material(
             latents=np.load(latents, mmap_mode="r"),
             faces=np.load(faces),
             on_face=on_face(corpus.landmarks),
-            seen=np.load(seen, mmap_mode="r"),
             prompts=write_prompts(corpus.descriptors, corpus.landmarks, self.tokenizer(), seed),
         )
 

@@ -92,12 +92,6 @@ class Landmarks(nn.Module):
         y = self.up1(torch.cat([_double(y), x1], 1))
         return self.heatmaps(y), self.presence(x4.mean((2, 3)))
 
-    def maps(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """What it sees before it points: (B, 96, 8, 8) and (B, 48, 16, 16)."""
-        x3 = self.down3(self.down2(self.down1(image)))
-        x4 = self.down4(x3)
-        return x4, self.up3(torch.cat([_double(x4), x3], 1))
-
 
 def _conv(channels_in: int, channels: int, stride: int) -> nn.Sequential:
     return nn.Sequential(

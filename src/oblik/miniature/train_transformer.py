@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from oblik.diffusion.real_rope import use_real_rope
-from oblik.miniature.alignment import Alignment
 from oblik.miniature.architecture import IMAGE_PX, new_projector, new_text_encoder, new_transformer
 from oblik.miniature.checkpoint import draw, resume, save, set_rate
 from oblik.miniature.improve import START
@@ -42,8 +41,7 @@ class TransformerRecipe:
     """Settings of the run. The rate is flat and falls linearly to zero over the last third.
 
     After ``text_steps`` the text encoder and the projector stand still and every caption is encoded once:
-    a third of each step's time. Image tokens on the face count ``face_weight`` times as much; the `Alignment`
-    loss after block ``align_block`` counts ``align``.
+    a third of each step's time. Image tokens on the face count ``face_weight`` times as much.
 
     The bundled pack took two runs: ``text_steps`` from nothing, then ``steps`` more with `improve.adopt`.
     """
@@ -58,8 +56,6 @@ class TransformerRecipe:
     ema: float = 0.998
     name_noise: float = 0.04
     face_weight: float = 3.0
-    align: float = 0.5
-    align_block: int = 2
     checkpoint_every: int = 150
 
 
@@ -88,13 +84,11 @@ class Painter(nn.Module):
 @dataclass(frozen=True)
 class Material:
     """``latents`` (N, T, C) float16, normalised; ``faces`` (N, 128) float32 unit vectors
-    of the *other* shots of the same person; ``on_face`` (N, T) the share of each token that is face;
-    ``seen`` (N, T, F) what the landmark network sees there."""
+    of the *other* shots of the same person; ``on_face`` (N, T) the share of each token that is face."""
 
     latents: NDArray[np.float16]
     faces: NDArray[np.float32]
     on_face: NDArray[np.float32]
-    seen: NDArray[np.float16]
     prompts: Prompts
 
 
@@ -167,12 +161,10 @@ def train_transformer(
     if (folder / START).exists():
         painter.load_state_dict(load_file(folder / START), strict=False)
     average = deepcopy(painter).requires_grad_(False)
-    alignment = Alignment(painter.transformer, recipe.align_block, recipe.seed)
-    optimisers = _optimisers(painter, alignment, recipe)
+    optimisers = _optimisers(painter, recipe)
     state: dict[str, Any] = {
         "painter": painter,
         "average": average,
-        "alignment": alignment,
         "muon": optimisers[0],
         "adamw": optimisers[1],
     }
@@ -189,7 +181,7 @@ def train_transformer(
             if step >= text_steps and not captions.known:
                 _freeze_text(painter, average)
                 captions.freeze(painter, progress)
-            loss = _step_loss(painter, alignment, captions, recipe, step)
+            loss = _step_loss(painter, captions, recipe, step)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(painter.parameters(), 1.0)
             for optimiser in optimisers:
@@ -239,9 +231,7 @@ def _freeze_text(painter: Painter, average: Painter) -> None:
         part.requires_grad_(False)
 
 
-def _step_loss(
-    painter: Painter, alignment: Alignment, captions: Captions, recipe: TransformerRecipe, step: int
-) -> Tensor:
+def _step_loss(painter: Painter, captions: Captions, recipe: TransformerRecipe, step: int) -> Tensor:
     rng, noise = draw(recipe.seed, step)
     with torch.autocast("cpu", torch.bfloat16):
         batch = captions.draw(painter, rng)
@@ -259,16 +249,11 @@ def _step_loss(
         )[0]
     weight_BT = 1 + (recipe.face_weight - 1) * torch.from_numpy(captions.material.on_face[batch.rows])
     squared_BT = (velocity.float() - (eps - latents)).square().mean(-1)
-    seen = torch.from_numpy(captions.material.seen[batch.rows]).float()
-    with torch.autocast("cpu", torch.bfloat16):
-        unlike = alignment(seen, weight_BT)
-    loss: Tensor = (weight_BT * squared_BT).sum() / weight_BT.sum() + recipe.align * unlike
+    loss: Tensor = (weight_BT * squared_BT).sum() / weight_BT.sum()
     return loss
 
 
-def _optimisers(
-    painter: Painter, alignment: Alignment, recipe: TransformerRecipe
-) -> tuple[StackedMuon, torch.optim.AdamW]:
+def _optimisers(painter: Painter, recipe: TransformerRecipe) -> tuple[StackedMuon, torch.optim.AdamW]:
     """Muon (Jordan 2024) for the blocks' matrices, AdamW for everything else."""
     matrices: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
@@ -276,7 +261,6 @@ def _optimisers(
         inside = ("transformer_blocks" in name and "_mod." not in name) or "language_model.layers" in name
         (matrices if inside and parameter.ndim == 2 else rest).append(parameter)
     muon = StackedMuon(matrices, lr=recipe.matrix_rate, weight_decay=0.01)
-    rest += alignment.parameters()
     rate, betas = recipe.learning_rate, (0.9, 0.98)
     return muon, torch.optim.AdamW(rest, lr=rate, betas=betas, weight_decay=0.0, fused=True)
 

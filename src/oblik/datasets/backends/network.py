@@ -12,13 +12,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from PIL import Image
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from oblik.datasets.captions import phrases
 from oblik.datasets.sources import Picture
 from oblik.errors import PackBroken
+from oblik.faces.backends.sessions import REPAIR, open_session
 
 
 class WordsFile(BaseModel):
@@ -39,13 +39,9 @@ class CaptionNetwork:
     def __init__(self, folder: Path) -> None:
         try:
             self.file = WordsFile.model_validate_json((folder / "words.json").read_bytes())
-            self._session = onnxruntime.InferenceSession(
-                str(folder / "words.onnx"), _one_thread(), providers=["CPUExecutionProvider"]
-            )
-        except Exception as broken:  # onnxruntime's own exception types are private
-            raise PackBroken(
-                f"the caption network in {folder} cannot be opened: {broken}", hint="oblik pack verify"
-            ) from broken
+        except (OSError, ValidationError) as broken:
+            raise PackBroken(f"{folder / 'words.json'}: {broken}", hint=REPAIR) from broken
+        self._session = open_session(folder / "words.onnx", threads=1)
 
     def describe(self, picture: Picture) -> str:
         """Phrases separated by commas, as captions put them."""
@@ -72,10 +68,3 @@ class CaptionNetwork:
             else:
                 found[question] = choices[best]
         return {**found, "accessories": ", ".join(worn)}
-
-
-def _one_thread() -> onnxruntime.SessionOptions:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    return options

@@ -1,4 +1,4 @@
-"""Opening a face network with onnxruntime. In: a file. Out: a session on the CPU. Knows no network."""
+"""Opening a network with onnxruntime. In: a file. Out: a session on the CPU. Knows no network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def open_session(path: Path, threads: int) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exception types are private
-        raise PackBroken(f"cannot open the face network {path}: {error}", hint=REPAIR) from error
+        raise PackBroken(f"cannot open the network {path}: {error}", hint=REPAIR) from error
 
 
 def fits(shape: Sequence[int | str | None], wanted: Sequence[int]) -> bool:
