@@ -18,7 +18,10 @@ from oblik.miniature.improve import (
     EMBEDDER,
     START,
     START_EMBEDDER,
+    START_VAE,
+    VAE,
     adopt,
+    carry_latents,
     carry_names,
     carry_projector,
 )
@@ -46,13 +49,16 @@ def test_every_network_comes_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_an_embedder_that_learns_further_is_only_the_start(tmp_path: Path) -> None:
+def test_what_learns_further_is_only_the_start(tmp_path: Path) -> None:
     tokenizer = train_tokenizer(["photo of a young woman"] * 3)
     write_pack(tmp_path / "pack", Painter(1, special_ids(tokenizer)), new_vae(0), tokenizer)
     export_networks(tmp_path / "pack" / "faces", Embedder(), Landmarks())
-    adopt(tmp_path / "pack", tmp_path / "work", faces=True)
-    assert (tmp_path / "work" / START_EMBEDDER).exists()
-    assert not (tmp_path / "work" / EMBEDDER).exists()
+    adopt(tmp_path / "pack", tmp_path / "work", faces=True, vae=True)
+    work = tmp_path / "work"
+    assert (work / START_EMBEDDER).exists()
+    assert (work / START_VAE).exists()
+    assert not (work / EMBEDDER).exists()
+    assert not (work / VAE).exists()
 
 
 def test_names_stay_when_the_embedder_changes() -> None:
@@ -89,3 +95,23 @@ def test_the_start_is_carried_once(tmp_path: Path) -> None:
     assert after.keys() == {*other, *named}
     assert torch.equal(after["transformer.weight"], other["transformer.weight"])
     assert not torch.equal(after["projector.0.weight"], named["projector.0.weight"])
+
+
+def test_a_transformer_follows_its_vae_to_other_latents(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    old, turn, shift = torch.randn(500, 6), torch.linalg.qr(torch.randn(6, 6)).Q, torch.randn(6)
+    new = old @ turn + shift
+    into, out = torch.nn.Linear(6, 9), torch.nn.Linear(9, 6)
+    layers = {"transformer.img_in": into, "transformer.proj_out": out}
+    start = {
+        f"{name}.{key}": value for name, net in layers.items() for key, value in net.state_dict().items()
+    }
+    save_file(start, tmp_path / START)
+    for _ in range(2):  # the second time nothing is left to do
+        carry_latents(tmp_path, lambda: old, new)
+    carried = load_file(tmp_path / START)
+    linear = torch.nn.functional.linear
+    hidden = linear(new, carried["transformer.img_in.weight"], carried["transformer.img_in.bias"])
+    assert torch.allclose(hidden, into(old), atol=1e-4)
+    drawn = linear(hidden, carried["transformer.proj_out.weight"], carried["transformer.proj_out.bias"])
+    assert torch.allclose(drawn, out(hidden) @ turn, atol=1e-4)

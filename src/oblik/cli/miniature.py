@@ -45,9 +45,10 @@ def shoot(out: Path, seed: int, photos: int, truth: bool) -> None:
 @click.option("--improve", type=click.Path(path_type=Path, exists=True), metavar="PACK",
               help="Go on from a finished pack's folder: its transformer learns further.")  # fmt: skip
 @click.option("--faces", is_flag=True, help="With --improve: the face embedder learns further too.")
+@click.option("--vae", is_flag=True, help="With --improve: the VAE learns further too.")
 @click.option("--steps", type=click.IntRange(min=1), help="Steps of the transformer.")
 def build(
-    work: Path, out: Path, people: int | None, improve: Path | None, faces: bool, steps: int | None
+    work: Path, out: Path, people: int | None, improve: Path | None, faces: bool, vae: bool, steps: int | None
 ) -> None:
     """Render the people and train every network of the miniature pack, from scratch.
 
@@ -60,7 +61,7 @@ def build(
     from oblik.progress import RichProgress
 
     if improve is not None:
-        adopt(improve, work, faces=faces)
+        adopt(improve, work, faces=faces, vae=vae)
     recipe = Recipe() if people is None else Recipe(people=people)
     if steps is not None:
         recipe = replace(recipe, transformer=replace(recipe.transformer, steps=steps))

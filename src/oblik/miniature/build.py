@@ -28,15 +28,18 @@ from oblik.miniature.architecture import LATENT_CHANNELS, new_scheduler
 from oblik.miniature.corpus import Corpus, render_corpus
 from oblik.miniature.face_networks import Embedder, Landmarks
 from oblik.miniature.faces_pack import NAME, write_faces
-from oblik.miniature.improve import EMBEDDER, START_EMBEDDER, carry_names
+from oblik.miniature.improve import EMBEDDER, START_EMBEDDER, START_VAE, VAE, carry_latents, carry_names
 from oblik.miniature.manifest import write_manifest
 from oblik.miniature.probes import TELLER, WORDS_FILE, train_probe, write_teller
 from oblik.miniature.prompts import all_phrases, write_prompts
+from oblik.miniature.samples import SamplePage
 from oblik.miniature.train_faces import FaceRecipe, embed_corpus, train_embedder, train_landmarks
 from oblik.miniature.train_transformer import Material, Painter, TransformerRecipe, on_face, train_transformer
 from oblik.miniature.train_vae import VaeRecipe, encode_images, train_vae
 from oblik.miniature.vocabulary import SPECIAL, train_tokenizer
 from oblik.progress import Progress
+
+CARRIED_IMAGES = 2_000
 
 
 @dataclass(frozen=True)
@@ -89,9 +92,11 @@ class Build:
 
     def vae(self) -> AutoencoderKLQwenImage:
         """Trained once, then read."""
-        folder = self.work / "vae"
+        folder = self.work / VAE
         if not (folder / "config.json").exists():
-            train_vae(self.corpus().images, self.work, self.recipe.vae, self.progress).save_pretrained(folder)
+            start = self._start_vae()
+            vae = train_vae(self.corpus(), self.work, self.recipe.vae, self.progress, start)
+            vae.save_pretrained(folder)
         return AutoencoderKLQwenImage.from_pretrained(folder, local_files_only=True).eval()
 
     def embedder(self) -> Embedder:
@@ -123,7 +128,7 @@ class Build:
         corpus = self.corpus()
         latents = self.work / "latents.npy"
         if not latents.exists():
-            np.save(latents, self._latents(corpus))
+            np.save(latents, self._latents(self.vae(), corpus.images))
         faces = self.work / "faces.npy"
         if not faces.exists():
             np.save(faces, self._face_vectors(self.embedder()))
@@ -141,8 +146,12 @@ class Build:
         before = self._start_embedder()
         if before is not None:
             carry_names(self.work, lambda: self._face_vectors(before), material.faces)
+        former = self._start_vae()
+        if former is not None:
+            self._carry_latents(former, material)
         special = special_ids(self.tokenizer())
-        return train_transformer(material, special, self.work, self.recipe.transformer, self.progress)
+        page = SamplePage(self.work, self.vae(), self.tokenizer())
+        return train_transformer(material, special, self.work, self.recipe.transformer, self.progress, page)
 
     def pack(self, out: Path) -> None:
         """Assemble ``out``: diffusers folders in bfloat16, ONNX faces, impostors, manifest."""
@@ -153,13 +162,34 @@ class Build:
         write_manifest(out)
 
     @torch.no_grad()
-    def _latents(self, corpus: Corpus) -> np.ndarray[tuple[int, ...], np.dtype[np.float16]]:
-        vae = self.vae()
+    def _latents(
+        self, vae: AutoencoderKLQwenImage, images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+    ) -> np.ndarray[tuple[int, ...], np.dtype[np.float16]]:
         mean, std = (
             torch.tensor(v).view(1, -1, 1, 1) for v in (vae.config.latents_mean, vae.config.latents_std)
         )
-        latents = encode_images(vae, corpus.images, self.progress)
+        latents = encode_images(vae, images, self.progress)
         return pack_latents((latents - mean) / std).half().numpy()
+
+    def _carry_latents(self, former: AutoencoderKLQwenImage, material: Material) -> None:
+        """The start's transformer spoke the former VAE's latents."""
+        few = len(material.latents[:CARRIED_IMAGES])
+
+        def tokens(latents_NTC: np.ndarray[tuple[int, ...], np.dtype[np.float16]]) -> Tensor:
+            return torch.from_numpy(latents_NTC.astype(np.float32)).flatten(0, 1)
+
+        carry_latents(
+            self.work,
+            lambda: tokens(self._latents(former, self.corpus().images[:few])),
+            tokens(material.latents[:few]),
+        )
+
+    def _start_vae(self) -> AutoencoderKLQwenImage | None:
+        """The VAE of the pack that this one goes on from, when it learns further too."""
+        folder = self.work / START_VAE
+        if not folder.exists():
+            return None
+        return AutoencoderKLQwenImage.from_pretrained(folder, local_files_only=True)
 
     def _face_vectors(self, net: Embedder) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
         """For every image, the mean embedding of the same person's other shots that show the face well."""

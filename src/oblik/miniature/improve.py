@@ -28,19 +28,21 @@ from oblik.miniature.checkpoint import cosine, set_rate
 from oblik.miniature.face_networks import Embedder, Landmarks
 
 START = "start.safetensors"
-PROJECTOR, CARRIED = "projector.", "carried"
+PROJECTOR = "projector."
 EMBEDDER, START_EMBEDDER = "embedder.safetensors", "embedder_start.safetensors"
+VAE, START_VAE = "vae", "vae_start"
 
 
-def adopt(pack: Path, work: Path, *, faces: bool = False) -> None:
+def adopt(pack: Path, work: Path, *, faces: bool = False, vae: bool = False) -> None:
     """Fill ``work`` from ``pack``; what is there already stays.
 
-    With ``faces`` the pack's embedder is only where the embedder's own training starts.
+    With ``faces`` the pack's embedder, and with ``vae`` its VAE, is only where that network's own training
+    starts.
     """
     work.mkdir(parents=True, exist_ok=True)
-    for part in ("vae", "tokenizer", "words"):
-        if (pack / part).exists() and not (work / part).exists():
-            shutil.copytree(pack / part, work / part)
+    for part, place in (("vae", START_VAE if vae else VAE), ("tokenizer", "tokenizer"), ("words", "words")):
+        if (pack / part).exists() and not (work / place).exists():
+            shutil.copytree(pack / part, work / place)
     nets: tuple[tuple[str, str, nn.Module], ...] = (
         (START_EMBEDDER if faces else EMBEDDER, "embedder.onnx", Embedder()),
         ("landmarks.safetensors", "detector.onnx", Landmarks()),
@@ -54,15 +56,52 @@ def adopt(pack: Path, work: Path, *, faces: bool = False) -> None:
 
 def carry_names(work: Path, old_ND: Callable[[], NDArray[np.float32]], new_ND: NDArray[np.float32]) -> None:
     """Fit the identity projector of the start to an embedder that has learned further. Does so once."""
-    with safe_open(work / START, "pt") as file:
-        if (file.metadata() or {}).get(CARRIED):
-            return
-    weights = load_file(work / START)
-    projector = new_projector()
-    projector.load_state_dict({name: weights[PROJECTOR + name] for name in projector.state_dict()})
-    carry_projector(projector, old_ND(), new_ND)
-    weights |= {PROJECTOR + name: value for name, value in projector.state_dict().items()}
-    save_file(weights, work / START, metadata={CARRIED: "yes"})
+
+    def carried(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        projector = new_projector()
+        projector.load_state_dict({name: weights[PROJECTOR + name] for name in projector.state_dict()})
+        carry_projector(projector, old_ND(), new_ND)
+        return {PROJECTOR + name: value for name, value in projector.state_dict().items()}
+
+    _carry_once(work / START, "names", carried)
+
+
+def carry_latents(work: Path, old_NC: Callable[[], Tensor], new_NC: Tensor) -> None:
+    """Fit the first and last layer of the start's transformer to the tokens of another VAE. Does so once.
+
+    The least-squares maps between both VAEs' tokens of the same pictures are folded into ``img_in`` and
+    ``proj_out``.
+    """
+
+    def carried(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        old = old_NC()
+        to_old, to_new = _linear_map(new_NC, old), _linear_map(old, new_NC)
+        into, out = "transformer.img_in", "transformer.proj_out"
+        inward, outward = weights[f"{into}.weight"], weights[f"{out}.weight"]
+        return {
+            f"{into}.weight": inward @ to_old[:-1].T,
+            f"{into}.bias": weights[f"{into}.bias"] + inward @ to_old[-1],
+            f"{out}.weight": to_new[:-1].T @ outward,
+            f"{out}.bias": to_new[:-1].T @ weights[f"{out}.bias"],
+        }
+
+    _carry_once(work / START, "latents", carried)
+
+
+def _linear_map(from_NC: Tensor, to_NC: Tensor) -> Tensor:
+    """(C + 1, C): the matrix, and the constant in its last row."""
+    ones = torch.ones(len(from_NC), 1)
+    return torch.as_tensor(torch.linalg.lstsq(torch.cat([from_NC, ones], 1), to_NC).solution)
+
+
+def _carry_once(start: Path, what: str, carried: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> None:
+    """Replace weights of the start by ``carried`` ones, and note in the file that it was done."""
+    with safe_open(start, "pt") as file:
+        done = dict(file.metadata() or {})
+    if what not in done:
+        weights = load_file(start)
+        replaced = {name: value.contiguous() for name, value in carried(weights).items()}
+        save_file(weights | replaced, start, metadata={**done, what: "carried"})
 
 
 def carry_projector(

@@ -9,6 +9,7 @@ B batch, T image tokens, C packed channels, L text tokens, D text width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,7 @@ class TransformerRecipe:
     name_noise: float = 0.04
     face_weight: float = 3.0
     checkpoint_every: int = 150
+    sample_every: int = 450
 
 
 class Painter(nn.Module):
@@ -150,9 +152,16 @@ class Captions:
 
 
 def train_transformer(
-    material: Material, special: dict[str, int], folder: Path, recipe: TransformerRecipe, progress: Progress
+    material: Material,
+    special: dict[str, int],
+    folder: Path,
+    recipe: TransformerRecipe,
+    progress: Progress,
+    look: Callable[[int, Painter], None] = lambda _step, _painter: None,
 ) -> Painter:
     """Train, or go on from ``folder/transformer.pt``; returns the averaged weights.
+
+    ``look`` is shown the averaged weights every ``sample_every`` steps and at the end.
 
     In a folder that `improve.adopt` filled, the text encoder knows its words and is frozen from the start.
     """
@@ -194,6 +203,8 @@ def train_transformer(
             if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps:
                 save(folder / "transformer.pt", step + 1, state)
                 print(step + 1, f"{running:.4f}", file=log, flush=True)
+            if (step + 1) % recipe.sample_every == 0 or step + 1 == recipe.steps:
+                look(step + 1, average)
             progress.check_cancelled()
     return average
 
