@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import re
@@ -34,8 +35,7 @@ class Built:
     """One dataset, made by the commands, what is true of its photos, and what was said."""
 
     def __init__(self, folder: Path) -> None:
-        from skimage import data
-
+        data = importlib.import_module("skimage.data")
         self.home, photos, paper = Home(folder / "home"), folder / "phone", folder / "paper.pdf"
         self.truth = fill(photos, data)
         paper.write_bytes(b"%PDF-1.4 signed")

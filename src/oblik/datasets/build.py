@@ -47,7 +47,7 @@ from oblik.photos.coverage import FEWEST_PHOTOS, judge
 from oblik.photos.intake import Found, identify, list_files, read_original
 from oblik.progress import Progress
 
-FORMAT = 3
+FORMAT = 4
 EMBEDDINGS = "faces.npz"
 TOOLS = ("pillow", "numpy", "opencv-python-headless", "imagehash")
 

@@ -61,7 +61,7 @@ class Room:
     def __init__(self, pixels: int = ROOM_PX) -> None:
         self.pixels = self.free = pixels
         self._changed = threading.Condition()
-        Image.core.set_block_size(BLOCK_BYTES)
+        Image.core.set_block_size(BLOCK_BYTES)  # type: ignore[attr-defined]
 
     @contextmanager
     def take(self, pixels: int) -> Iterator[None]:
