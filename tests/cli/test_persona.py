@@ -52,6 +52,9 @@ def test_create_list_show_use(oblik: Oblik, home: Home) -> None:
     assert "hair color brown" in shown
     assert "synthetic" in shown
     assert "token        <oblik_subject_b> person" in oblik("persona", "show").output
+    for_once = oblik("--persona", "subject", "persona", "show").output
+    assert "token        <oblik_subject> woman" in for_once
+    assert "<oblik_subject> is one id" in oblik("--persona", "subject", "token", "check").output
 
 
 def test_a_signed_consent_with_its_paper(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from PIL import Image
 
 from oblik.datasets.build import build_dataset
 from oblik.datasets.extras import Wishes
@@ -105,12 +106,27 @@ def test_a_face_is_measured_before_it_is_mirrored(
     assert dataset.asymmetry.sentence() in page
 
 
+def as_heic(file: Path) -> None:
+    """The same photo as newer phones write it, with all that the camera said."""
+    import pillow_heif
+
+    with Image.open(file) as image:
+        exif = image.getexif().tobytes()
+        pillow_heif.from_pillow(image).save(file.with_suffix(".HEIC"), quality=95, exif=exif)
+    assert b"Subject at home" in file.with_suffix(".HEIC").read_bytes()
+    file.unlink()
+
+
 def test_exiftool_finds_nothing_personal_in_a_version(make: Make, phone: Phone, home: Home) -> None:
     program = shutil.which("exiftool")
     if program is None:
         pytest.skip("exiftool is not installed")
     phone.shoot("nobody.jpg", photo=90, faces=0)
-    version = home.persona("subject").datasets / make(phone).version
+    for number in (0, 6, 12):
+        as_heic(phone.folder / f"IMG_{number:02d}.jpg")
+    dataset = make(phone)
+    assert sum(photo.source.endswith(".HEIC") for photo in dataset.accepted()) == 3
+    version = home.persona("subject").datasets / dataset.version
     written = sorted([*version.rglob("*.png"), *version.rglob("*.jpg")])
     assert any(file.suffix == ".jpg" for file in written), "thumbnails are looked at too"
     command = [program, "-a", "-G1", "-s", *map(str, written)]

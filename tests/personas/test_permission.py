@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable
 from datetime import date, datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +22,7 @@ from oblik.progress import SilentProgress
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=timezone.utc)
 Make = Callable[..., Persona]
+SOURCE = Path(__file__).parents[2] / "src/oblik"
 
 
 @pytest.mark.parametrize("operation", NEEDS)
@@ -28,6 +31,16 @@ def test_every_operation_asks_for_its_own_scope(home: Home, person: Make, operat
     without = person(scopes=frozenset(set(Scope) - {NEEDS[operation]}))
     with pytest.raises(ConsentError, match=f"does not cover '{NEEDS[operation].value}'"):
         permit(without, operation, home=home, now=NOW)
+
+
+def test_no_operation_slips_past_the_question() -> None:
+    """What the door does with a person has a scope, but for the record itself, the choice of one of several
+    LoRAs, removal, and the demo, whose person is rendered."""
+    written = "".join(file.read_text(encoding="utf-8") for file in (SOURCE / "studio").glob("*.py"))
+    named = set(re.findall(r'operation\(\s*settings,\s*"([a-z ]+)"', written))
+    record = {f"persona {verb}" for verb in "create use edit delete export import".split()}
+    assert named - set(NEEDS) == record | {"lora use", "lora uninstall", "demo"}
+    assert {"dataset build", "train", "generate", "likeness", "lora install"} <= named
 
 
 def test_the_scopes_of_the_requirement_are_all_used() -> None:

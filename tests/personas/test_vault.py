@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import signal
 import stat
@@ -17,7 +18,7 @@ import pytest
 from oblik.errors import BackendUnavailable, ConsentError, InvalidInput, NotFound
 from oblik.paths import Home, PersonaHome
 from oblik.personas.acl import icacls
-from oblik.personas.keys import Machine, unwrap, work_of, wrap
+from oblik.personas.keys import Machine, say_passphrase, unwrap, work_of, wrap
 from oblik.personas.persona import Persona
 from oblik.personas.vault import Vault
 
@@ -104,6 +105,34 @@ def test_without_a_keyring_a_passphrase_guards_the_key(
         Vault.open(folders, person(), machine=bare(None)).get(digest)
     assert "OBLIK_PASSPHRASE" in refused.value.hint
     assert Vault.open(folders, person(), machine=bare("a good long one")).get(digest) == PHOTO
+
+
+class Terminal(io.StringIO):
+    """An input at which somebody sits."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_at_a_terminal_the_passphrase_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[str] = []
+    monkeypatch.setattr("getpass.getpass", lambda prompt: answers.pop(0))
+    monkeypatch.delenv("OBLIK_PASSPHRASE", raising=False)
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    assert say_passphrase(False) is None, "nobody is there to ask"
+    monkeypatch.setattr("sys.stdin", Terminal())
+    answers[:] = ["four words and a number"]
+    assert say_passphrase(False) == "four words and a number"
+    answers[:] = ["four words and a number", "four words and a number"]
+    assert say_passphrase(True) == "four words and a number"
+    answers[:] = ["four words and a number", "four words and another"]
+    with pytest.raises(InvalidInput, match="differ"):
+        say_passphrase(True)
+    answers[:] = ["short", "short"]
+    with pytest.raises(InvalidInput, match="at least 8"):
+        say_passphrase(True)
+    monkeypatch.setenv("OBLIK_PASSPHRASE", "said by the environment")
+    assert say_passphrase(True) == "said by the environment"
 
 
 def test_a_slow_computer_is_not_a_wrong_passphrase() -> None:

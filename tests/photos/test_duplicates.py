@@ -165,6 +165,20 @@ def test_impostors_place_the_threshold() -> None:
     assert [identity.is_stranger(i) for i in range(22)] == [False] * 20 + [True] * 2
 
 
+def test_the_makers_threshold_serves_where_all_faces_are_alike() -> None:
+    """Embeddings that crowd, as dlib's do: strangers above 0.8, so no gap is wide; the persona above 0.95."""
+    common = unit(np.ones(64))
+    faces = [
+        unit(common + 0.4 * face)[None] for face in [*person(1, 20, spread=0.5), *person(2, 1), *person(3, 1)]
+    ]
+    assert float(faces[0][0] @ faces[20][0]) > 0.8
+    truth = [False] * 20 + [True] * 2
+    blind, told = find_identity(faces), find_identity(faces, told=0.91)
+    assert [blind.is_stranger(i) for i in range(22)] != truth
+    assert [told.is_stranger(i) for i in range(22)] == truth
+    assert "makers" in told.source
+
+
 def test_in_a_group_photo_the_persona_is_the_face_nearest_to_the_others() -> None:
     mine, theirs = person(1, 12), person(2, 12)
     faces = [np.stack([theirs[i], mine[i]]) if i % 3 == 0 else mine[i][None] for i in range(12)]

@@ -80,6 +80,16 @@ def test_light(level: float, background: float, words: dict[str, str]) -> None:
     assert light_words(measure(photo(level, background, 0.02), face(head()))) == words
 
 
+def test_warm_light_colours_everything_and_a_suit_does_not() -> None:
+    image = photo(0.6, 0.6, 0.02)
+    warm = (image * [1.1, 1.0, 0.8]).astype(np.uint8)
+    suit = image.copy()
+    suit[200:] = [230, 110, 40]
+    assert suit[..., 0].mean() > 1.4 * suit[..., 2].mean()
+    assert light_words(measure(warm, face(head()))) == {"light": "warm"}
+    assert light_words(measure(suit, face(head()))) == {}
+
+
 def test_ordinary_photos_are_not_hard() -> None:
     assert hardness(measure(photo(0.6, 0.6), face(head()))) == (0.0, "")
 

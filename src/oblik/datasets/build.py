@@ -35,7 +35,7 @@ from oblik.datasets.versions import building, hashes, publish
 from oblik.datasets.words import read_words, words_for
 from oblik.datasets.writing import Desk, write_photos
 from oblik.errors import InvalidInput
-from oblik.faces.stack import FaceStack
+from oblik.faces.stack import TOLD_COSINES, FaceStack
 from oblik.packs.manifest import Pack
 from oblik.paths import Home, atomic_write, latest_version, next_version
 from oblik.personas.permission import under_consent
@@ -47,7 +47,7 @@ from oblik.photos.coverage import FEWEST_PHOTOS, judge
 from oblik.photos.intake import Found, identify, list_files, read_original
 from oblik.progress import Progress
 
-FORMAT = 3
+FORMAT = 4
 EMBEDDINGS = "faces.npz"
 TOOLS = ("pillow", "numpy", "opencv-python-headless", "imagehash")
 
@@ -63,11 +63,13 @@ def build_dataset(
     progress: Progress,
     impostors_MD: NDArray[np.float32] | None = None,
     wishes: Wishes | None = None,
+    rendered_faces: bool | None = None,
 ) -> Dataset:
     """Build the next version, or return the newest one when nothing changed since.
 
     ``impostors_MD``, unit embeddings of strangers from the same stack, place the cosine below which a
-    face is somebody else's; without them the widest gap in the folder does.
+    face is somebody else's; without them what the makers of the stack say does, else the widest gap in the
+    folder. ``rendered_faces``: the stack knows only rendered people; as the pack when nobody says.
 
     Raises:
         ConsentError: the consent does not cover portraits today.
@@ -106,7 +108,8 @@ def build_dataset(
             class_noun=persona.class_noun, created_at=now, consent_sha256=consent_sha256(persona.consent),
             face_stack=stack.name, short_side_px=pack.native_size_px, embeddings=EMBEDDINGS,
             photos=photos, tools=tools, extras=extras, augmentation=augmentation, asymmetry=asymmetry,
-            caption_source=wishes.source.name, synthetic=pack.synthetic,
+            caption_source=wishes.source.name,
+            synthetic=pack.synthetic if rendered_faces is None else rendered_faces,
         )  # fmt: skip
         _write_embeddings(folder / EMBEDDINGS, verdicts)
         write_report(folder, dataset)
@@ -170,7 +173,7 @@ def _verdicts(
             done[seen.found.source] = _dropped(seen, word)
         else:
             candidates.append(seen)
-    decided, _ = decide(candidates, buckets, impostors_MD)
+    decided, _ = decide(candidates, buckets, impostors_MD, TOLD_COSINES.get(stack.name))
     decided = [_fitted(verdict, buckets) for verdict in _kept(decided, decisions)]
     done.update((verdict.found.source, verdict) for verdict in decided)
     return [done[one.source] for one in found]

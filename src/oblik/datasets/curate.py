@@ -2,7 +2,8 @@
 
 In: identified files and a face stack. Out: a `Verdict` for every file. Nothing is written or deleted.
 Knows nothing of captions, splits or versions. Files are decoded in a few threads, faces are looked for in the
-thread that asks: face stacks need not be safe to share. A handful of decoded photos is in memory at a time.
+thread that asks: face stacks need not be safe to share. A handful of reduced photos is in memory at a time,
+and of whole ones as many as a `Room` holds.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from oblik.photos.duplicates import Appearance, Look, appearance, group_photos
 from oblik.photos.flags import flags_of
 from oblik.photos.identity import Identity, find_identity, same_person
 from oblik.photos.intake import Found, take_aloud
-from oblik.photos.pixels import quiet
+from oblik.photos.pixels import Room, quiet
 from oblik.photos.quality import Quality, light_words, measure, view_words
 from oblik.progress import Progress
 
@@ -89,14 +90,14 @@ def examine_all(
 
     Raises JobCancelled between photos when somebody asked to stop.
     """
-    again = same_files(found)
+    again, room = same_files(found), Room()
     todo = iter(zip(files, found, strict=True))
     waiting: deque[tuple[Path, Found, Future[tuple[Found, Image.Image | None]] | None]] = deque()
 
     def feed() -> None:
         for file, one in islice(todo, 2 * DECODERS - len(waiting)):
             fresh = one.source not in again
-            task = pool.submit(take_aloud, one, file, short_side_px=WORK_PX) if fresh else None
+            task = pool.submit(take_aloud, one, file, short_side_px=WORK_PX, room=room) if fresh else None
             waiting.append((file, one, task))
 
     with (
@@ -140,12 +141,16 @@ def decide(
     candidates: Sequence[Candidate],
     buckets: Sequence[Bucket],
     impostors_MD: NDArray[np.float32] | None = None,
+    told: float | None = None,
 ) -> tuple[list[Verdict], Identity | None]:
-    """Choose the persona's face in each photo and set aside what does not serve, in the order given."""
+    """Choose the persona's face in each photo and set aside what does not serve, in the order given.
+
+    ``impostors_MD`` and ``told``: see `find_identity`.
+    """
     seen = [candidate for candidate in candidates if candidate.faces]
     if not seen:
         return [_no_face(candidate) for candidate in candidates], None
-    identity = find_identity([candidate.embeddings_KD for candidate in seen], impostors_MD)
+    identity = find_identity([candidate.embeddings_KD for candidate in seen], impostors_MD, told)
     verdicts = [_chosen(candidate, identity, at, buckets) for at, candidate in enumerate(seen)]
     verdicts = _without_blurred(_without_repeats(seen, verdicts, identity, same_person(impostors_MD)))
     verdicts = _with_backdrops(seen, verdicts, identity)

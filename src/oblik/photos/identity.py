@@ -1,8 +1,9 @@
 """Whom a folder is about, and which photos show somebody else.
 
 In: the embeddings of all faces of each photo, from one face stack; strangers of the same stack when there are
-any. Out: the face in each photo that is the persona's, and the cosine below which a face is somebody else's.
-Knows nothing of files, and no number of any face stack: thresholds come from impostors or from this folder.
+any, or what its makers say. Out: the face in each photo that is the persona's, and the cosine below which a
+face is somebody else's. Knows nothing of files, and no number of any face stack: thresholds come from
+impostors, else from the makers, else from this folder.
 Not guaranteed: a twin is the persona, and in a folder that shows two people equally often the larger
 cluster wins by a hair; the report shows both.
 """
@@ -38,9 +39,13 @@ class Identity:
 
 
 def find_identity(
-    faces: Sequence[NDArray[np.float32]], impostors_MD: NDArray[np.float32] | None = None
+    faces: Sequence[NDArray[np.float32]],
+    impostors_MD: NDArray[np.float32] | None = None,
+    told: float | None = None,
 ) -> Identity:
     """Find the largest cluster among the faces of each photo, an array (K, D) with K >= 1, best first.
+
+    ``told`` is the cosine under which the makers of the face stack see two people, for want of impostors.
 
     Starts from the medoid of the half of the photos that agree best, then alternates choosing the face
     nearest to the centroid and re-estimating the centroid from the inliers.
@@ -53,7 +58,7 @@ def find_identity(
         chosen = [int(np.argmax(photo @ centroid)) for photo in faces]
         best = np.stack([photo[k] for photo, k in zip(faces, chosen, strict=True)])
         cosines = best @ centroid
-        threshold, source = _threshold(cosines, centroid, impostors_MD)
+        threshold, source = _threshold(cosines, centroid, impostors_MD, told)
         core = cosines >= max(threshold, float(np.quantile(cosines, 0.3)))
         centroid = _unit(best[core].mean(axis=0))
     cosines = np.array([float(photo[k] @ centroid) for photo, k in zip(faces, chosen, strict=True)])
@@ -80,11 +85,14 @@ def _medoid(faces_ND: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _threshold(
-    cosines: NDArray[np.float64], centroid: NDArray[np.float32], impostors_MD: NDArray[np.float32] | None
-) -> tuple[float, str]:
+    cosines: NDArray[np.float64], centroid: NDArray[np.float32], impostors_MD: NDArray[np.float32] | None,
+    told: float | None,
+) -> tuple[float, str]:  # fmt: skip
     if impostors_MD is not None and len(impostors_MD) >= MIN_IMPOSTORS:
         place = float(np.quantile(impostors_MD @ centroid, 1 - STRANGER_FMR))
         return place, f"impostors at FMR {STRANGER_FMR:.0%}"
+    if told is not None:
+        return told, "what the makers of the face networks say"
     return _gap(cosines), "largest gap in this folder"
 
 

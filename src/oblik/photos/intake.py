@@ -20,7 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from oblik.errors import NotFound
 from oblik.paths import sha256_file
 from oblik.photos.archives import OTHER_ARCHIVES, archive_of, is_archive, open_archive, read_entry
-from oblik.photos.pixels import decode, open_picture, quiet
+from oblik.photos.pixels import Room, decode, open_picture, quiet
 
 SUFFIXES = {
     "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"}, "MPO": {".jpg", ".jpeg", ".mpo"}, "PNG": {".png"},
@@ -32,7 +32,6 @@ MAX_PIXELS = 120_000_000
 MAX_BYTES = 300_000_000
 MIN_SIDE_PX = 64
 MAX_RATIO = 6.0
-DATE_TIME_ORIGINAL, DATE_TIME, SUBSEC, FOCAL_35MM, EXIF_IFD = 0x9003, 0x0132, 0x9291, 0xA405, 0x8769
 
 
 @dataclass(frozen=True)
@@ -118,9 +117,9 @@ def take(found: Found, file: Path, *, short_side_px: int | None = None) -> tuple
 
 
 def take_aloud(
-    found: Found, file: Path, *, short_side_px: int | None = None
+    found: Found, file: Path, *, short_side_px: int | None = None, room: Room | None = None
 ) -> tuple[Found, Image.Image | None]:
-    """`take` for use in threads: whoever started them has entered `quiet`."""
+    """`take` for use in threads, which share a ``room``: whoever started them has entered `quiet`."""
     if found.refused:
         return found, None
     try:
@@ -129,13 +128,12 @@ def take_aloud(
             if reason:
                 return replace(found, refused=reason), None
             notes = tuple(_notes(image, file))
-            captured_at, focal_35mm = _captured_at(image), _focal_35mm(image)
-            decoded = decode(image, short_side_px)
+            decoded = decode(image, short_side_px, room)
     except Exception as problem:  # decoders raise whatever a damaged file makes them raise
         return replace(found, refused=_in_words(problem)), None
     known = replace(
-        found, width_px=decoded.width_px, height_px=decoded.height_px, captured_at=captured_at, notes=notes,
-        focal_35mm=focal_35mm,
+        found, width_px=decoded.width_px, height_px=decoded.height_px, captured_at=decoded.captured_at,
+        notes=notes, focal_35mm=decoded.focal_35mm,
     )  # fmt: skip
     return known, decoded.image
 
@@ -217,26 +215,6 @@ def _notes(image: Image.Image, file: Path) -> Iterator[str]:
         yield "greyscale"
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         yield "transparent parts made white"
-
-
-def _captured_at(image: Image.Image) -> datetime | None:
-    try:
-        exif = image.getexif()
-        inner = exif.get_ifd(EXIF_IFD)
-        text = str(inner.get(DATE_TIME_ORIGINAL) or exif.get(DATE_TIME) or "").strip("\x00 ")
-        moment = datetime.strptime(text, "%Y:%m:%d %H:%M:%S")
-        fraction = str(inner.get(SUBSEC, "")).strip("\x00 ")
-        return moment.replace(microsecond=int(f"{fraction:0<6}"[:6])) if fraction.isdigit() else moment
-    except (ValueError, KeyError, TypeError, SyntaxError, OSError):
-        return None
-
-
-def _focal_35mm(image: Image.Image) -> float:
-    try:
-        value = float(image.getexif().get_ifd(EXIF_IFD).get(FOCAL_35MM) or 0.0)
-    except (ValueError, KeyError, TypeError, SyntaxError, OSError, ZeroDivisionError):
-        return 0.0
-    return value if 4.0 <= value <= 2000.0 else 0.0
 
 
 def _printable(name: str) -> str:

@@ -22,7 +22,8 @@ FULL_LENGTH, HALF_LENGTH, BUST = 17.0, 7.0, 3.2
 NOSE_DEPTH = 0.95
 FRONTAL_DEG, PROFILE_DEG = 18.0, 58.0
 DARK, BRIGHT = 0.16, 0.85
-DIM, GLARE, BACKLIT, WARM, SIDE = 0.57, 0.86, 0.35, 1.26, 0.14
+DIM, GLARE, BACKLIT, WARM, SIDE = 0.57, 0.86, 0.35, 1.15, 0.14
+TILES = 8
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Quality:
     """``unit_px`` is the distance between the eyes of a frontal view of this size, in photo pixels;
     ``face_share`` that distance over the short side; luminances are 0..1; ``clipped`` is the share of
     face pixels that are black or white; ``side_light`` is 0 (even) to 1 (half the face is black);
-    ``backlight`` is background minus face; ``highlight`` the 95th percentile; ``warmth`` red over blue;
+    ``backlight`` is background minus face; ``highlight`` the 95th percentile; ``warmth`` the red over
+    blue that nine of ten places of the photo reach: light colours them all, clothes only some;
     ``distance_m`` is 0 where the camera did not say its focal length; ``texture`` is the fine detail of
     cheeks and forehead over that of the whole face; ``saturation`` that of the face, 0..1; ``tones`` the
     effective share of grey levels in use; ``below`` how far the photo goes on below the eyes, in units."""
@@ -84,7 +86,7 @@ def measure(image: Image_HW3, face: Face, *, scale: float = 1.0, focal_35mm: flo
         side_light=float(abs(left - right) / max(left + right, 1e-6)),
         backlight=background - float(patch.mean()),
         highlight=float(np.percentile(some, 95)),
-        warmth=float(image[..., 0].mean() / max(float(image[..., 2].mean()), 1.0)),
+        warmth=_warmth(image),
         yaw_deg=yaw_deg(face.landmarks),
         roll_deg=roll_deg(face.landmarks),
         detector_score=float(face.score),
@@ -232,6 +234,11 @@ def _colour(image: Image_HW3, landmarks: Points_52, unit: float) -> tuple[float,
     share = share[share > 0] / share.sum()
     levels = float(np.exp(-(share * np.log(share)).sum()))
     return saturation, min(1.0, levels / max(1, high - low + 1))
+
+
+def _warmth(image: Image_HW3) -> float:
+    tiles = cv2.resize(image, (TILES, TILES), interpolation=cv2.INTER_AREA).astype(np.float32)
+    return float(np.quantile(tiles[..., 0] / np.maximum(tiles[..., 2], 1.0), 0.1))
 
 
 def _rims(luma: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from oblik.studio.house import face_stack_of, home_of, now, pack_of
+from oblik.studio.house import face_pack_of, face_stack_of, home_of, now, pack_of
 from oblik.studio.operations import operation
 from oblik.studio.people import list_personas, show_persona
 
@@ -72,11 +72,14 @@ def build_dataset(
     with operation(settings, "dataset build", persona.slug) as details:
         pack = pack_of(settings)
         stack = face_stack_of(pack, settings)
+        faces = face_pack_of(pack, settings)
+        rendered = faces is not None and faces.manifest.synthetic
         others = _others(settings, persona.slug)
         dataset = build(
             persona, photos, home=home, stack=stack, pack=pack.manifest, now=now(),
             progress=progress, impostors_MD=_strangers(home, pack, stack.name),
-            wishes=_wishes(settings, pack, wishes or DatasetWishes(), others, progress),
+            wishes=_wishes(settings, pack, wishes or DatasetWishes(), others, progress, rendered),
+            rendered_faces=rendered,
         )  # fmt: skip
         details.update(dataset=dataset.version, photos=len(dataset.accepted()))
     return BuiltDataset(dataset, datasets / dataset.version, unchanged=dataset.version == before)
@@ -197,8 +200,9 @@ def _others(settings: Settings, slug: str) -> tuple[str, ...]:
 
 
 def _wishes(
-    settings: Settings, pack: OpenPack, asked: DatasetWishes, others: tuple[str, ...], progress: Progress
-) -> Wishes:
+    settings: Settings, pack: OpenPack, asked: DatasetWishes, others: tuple[str, ...], progress: Progress,
+    rendered: bool,
+) -> Wishes:  # fmt: skip
     from oblik.datasets.extras import Wishes
     from oblik.datasets.manifest import Augmentation
     from oblik.datasets.sources import open_source, usual_source
@@ -212,7 +216,8 @@ def _wishes(
             hint="leave --captions out, or choose a larger pack: oblik pack list",
         )
     if asked.captions is None:
-        source = usual_source(pack)
+        blind = pack.manifest.synthetic and not rendered  # its network never saw a photograph
+        source = open_source("words") if blind else usual_source(pack)
     elif asked.captions == "network":
         source = open_source("network", folder=pack.words_folder)
     elif asked.captions == "model":
