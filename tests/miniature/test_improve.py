@@ -41,7 +41,7 @@ def test_every_network_comes_back(tmp_path: Path) -> None:
     start = load_file(tmp_path / "work" / START)
     assert start.keys() <= before.keys()
     assert before.keys() - start.keys() <= {"text_encoder.lm_head.weight"}
-    assert all(torch.allclose(start[name], before[name], rtol=1e-2, atol=1e-3) for name in start)
+    assert all(torch.allclose(start[name], before[name], rtol=2e-2, atol=1e-3) for name in start)
     for name, net in (("embedder", embedder), ("landmarks", landmarks)):
         found = load_file(tmp_path / "work" / f"{name}.safetensors")
         kept = {key: value for key, value in net.state_dict().items() if "num_batches" not in key}

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from oblik.miniature.build import leave_one_out, pack_latents, special_ids
+from oblik.miniature.build import leave_one_out, pack_latents, shorten, special_ids
 from oblik.miniature.checkpoint import cosine, draw, resume, save
 from oblik.miniature.corpus import HELD_OUT, hard_shot_of, open_corpus, render_corpus, shot_of
 from oblik.miniature.face_networks import Embedder
@@ -130,3 +130,12 @@ def test_a_checkpoint_brings_back_step_and_weights(tmp_path: Path) -> None:
     assert torch.equal(one.weight, other.weight)
     assert resume(tmp_path / "none.pt", {"net": other}) == 0
     assert draw(1, 2)[0].integers(1000) == draw(1, 2)[0].integers(1000)
+
+
+def test_short_weights_stay_close_and_end_in_zeros() -> None:
+    net = torch.nn.Linear(50, 50).bfloat16()
+    before = net.weight.detach().float().clone()
+    shorten(net)
+    after = net.weight.detach()
+    assert ((after.float() - before).abs() <= before.abs() / 64).all()
+    assert ((after.view(torch.int16).int() & 3) == 0).all()
