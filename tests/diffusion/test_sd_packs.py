@@ -12,13 +12,14 @@ import pytest
 import torch
 from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
-from tests.diffusion.sd_packs import CPU, write_pack
+from tests.diffusion.sd_packs import CPU, as_checkpoint, write_pack
 
 from oblik.diffusion.families.family import Family, family_of
 from oblik.diffusion.load import open_pipeline
 from oblik.diffusion.lora import ADAPTER, lora_layers
 from oblik.errors import JobCancelled, LoraBroken
 from oblik.packs.manifest import OpenPack
+from oblik.packs.memory_plan import GIB
 from oblik.progress import SilentProgress
 from oblik.training.artifact import TEXT_ENCODER, TOKEN, WEIGHTS, read_artifact
 from oblik.training.backends.native import NativeTrainer
@@ -45,8 +46,9 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     """An alpha that is not the rank, so that a lost alpha is seen."""
     folder = tmp_path_factory.mktemp(request.param)
     pack = write_pack(folder / "pack", request.param)
+    probes = 7 if request.param == "tiny-sd" else 0
     asked = tiny_ask(
-        folder / "v001", pack=pack, steps=4, token_steps=3, alpha=6.0, sample_every=7, probe_images=1,
+        folder / "v001", pack=pack, steps=4, token_steps=3, alpha=6.0, sample_every=probes, probe_images=1,
         learning_rate=0.05, text_layers=2,
     )  # fmt: skip
     return Trained(pack, asked, NativeTrainer("cpu").train(asked, SilentProgress()))
@@ -56,6 +58,10 @@ def opened(pack: OpenPack, artifact: Path | None = None) -> Family:
     pipeline = open_pipeline(pack, artifact, dtype=torch.float32, device=CPU)
     family: Family = family_of("stable_diffusion")(pipeline)
     return family
+
+
+def networks(family: Family) -> list[Any]:
+    return [family.network, family.pipeline.vae, *family.encoders.values()]
 
 
 def latents(family: Family) -> torch.Tensor:
@@ -118,7 +124,7 @@ def test_what_was_learned_reaches_every_part(trained: Trained) -> None:
 
 
 def test_a_stopped_run_ends_with_the_same_weights(trained: Trained, tmp_path: Path, tiny_ask: Ask) -> None:
-    changes = trained.request.config.model_dump()
+    changes = {**trained.request.config.model_dump(), "sample_every": 0}
     out = tmp_path / "v001"
     asked = iter([False] * 8)
     with pytest.raises(JobCancelled):
@@ -127,10 +133,28 @@ def test_a_stopped_run_ends_with_the_same_weights(trained: Trained, tmp_path: Pa
         )
     assert not (out / "lora.json").exists()
     NativeTrainer("cpu").train(tiny_ask(out, pack=trained.pack, resume=True, **changes), SilentProgress())
+    same(out, trained.artifact)
+
+
+def same(one: Path, other: Path) -> None:
+    """The same weights in two artifacts, bit for bit."""
     for name in (WEIGHTS, TOKEN):
-        one, other = load_file(out / name), load_file(trained.artifact / name)
-        assert one.keys() == other.keys()
-        assert all(torch.equal(one[key], other[key]) for key in one)
+        here, there = load_file(one / name), load_file(other / name)
+        assert here.keys() == there.keys()
+        assert all(torch.equal(here[key], there[key]) for key in here)
+
+
+def test_a_memory_plan_changes_nothing_of_what_is_learned(
+    trained: Trained, tmp_path: Path, tiny_ask: Ask
+) -> None:
+    """Times are whole numbers here: moved to the grid of flow matching, they would all be the first."""
+    changes = {**trained.request.config.model_dump(), "sample_every": 0}
+    request = tiny_ask(tmp_path / "v001", pack=trained.pack, **changes)
+    out = NativeTrainer("cpu", vram_bytes=2 * GIB).train(request, SilentProgress())
+    chosen = read_artifact(out).memory_plan
+    assert chosen is not None
+    assert (chosen.attention, chosen.baked_modulation, chosen.offload_blocks) == ("diffusers", False, 0)
+    same(out, trained.artifact)
 
 
 def spoiled(trained: Trained, folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> Path:
@@ -167,3 +191,15 @@ def test_a_lora_that_does_not_fit_whole_is_refused(
     artifact = spoiled(trained, tmp_path / "v002", change)
     with pytest.raises(LoraBroken):
         opened(trained.pack, artifact)
+
+
+@pytest.mark.parametrize("name", ["tiny-sd", "tiny-xl"])
+def test_a_checkpoint_file_is_the_same_networks(tmp_path: Path, name: str) -> None:
+    pack = write_pack(tmp_path / "pack", name)
+    folder = opened(pack)
+    alone = opened(as_checkpoint(pack))
+    for one, other in zip(networks(folder), networks(alone), strict=True):
+        weights, again = one.state_dict(), other.state_dict()
+        assert weights.keys() == again.keys()
+        assert all(torch.equal(weights[key], again[key]) for key in weights)
+    assert torch.equal(latents(folder), latents(alone))

@@ -47,7 +47,7 @@ def count(architecture: Architecture, asked: Asked) -> Counted:
         asked=asked,
         size=dtype.itemsize,
         blocks=1,
-        transformer={**census(unet, lambda _: "rest"), "time": Census()},
+        transformer={**census(unet, lambda _: "attention"), "rest": Census(), "time": Census()},
         text_encoder=texts,
         vae_bytes=sum(p.numel() * p.element_size() for p in vae.parameters()),
         widest=0,
