@@ -25,7 +25,10 @@ def write_pack(folder: Path, name: str) -> OpenPack:
     pipeline = open_tiny(sd_pack(folder, name), torch.float32, CPU)
     pipeline.save_pretrained(folder)
     predicts = "v_prediction" if name == "tiny-v" else "epsilon"
-    write(folder / "scheduler/scheduler_config.json", {"_class_name": "PNDMScheduler", **BETAS, "prediction_type": predicts})
+    write(
+        folder / "scheduler/scheduler_config.json",
+        {"_class_name": "PNDMScheduler", **BETAS, "prediction_type": predicts},
+    )
     index = json.loads((folder / "model_index.json").read_text())
     index["scheduler"] = ["diffusers", "PNDMScheduler"]
     if name != "tiny-xl":  # named, and not there
@@ -47,7 +50,9 @@ def _as_published(folder: Path) -> None:
     """Vocabulary and merges in files of their own, and a ``tokenizer.json`` beside them from elsewhere."""
     model = json.loads((folder / "tokenizer.json").read_text())["model"]
     write(folder / "vocab.json", model["vocab"])
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{' '.join(m)}\n" for m in model["merges"]))
+    (folder / "merges.txt").write_text(
+        "#version: 0.2\n" + "".join(f"{' '.join(m)}\n" for m in model["merges"])
+    )
     end, pad = "<|endoftext|>", "!" if folder.name == "tokenizer_2" else "<|endoftext|>"
     special = {"bos_token": "<|startoftext|>", "eos_token": end, "unk_token": end, "pad_token": pad}
     write(folder / "special_tokens_map.json", special)
@@ -65,7 +70,10 @@ def as_checkpoint(pack: OpenPack) -> OpenPack:
     names = {
         "unet": (_unet_name, "model.diffusion_model."),
         "vae": (_vae_name, "first_stage_model."),
-        "text_encoder": (_clip_name, f"{'conditioner.embedders.0' if is_xl else 'cond_stage_model'}.transformer."),
+        "text_encoder": (
+            _clip_name,
+            f"{'conditioner.embedders.0' if is_xl else 'cond_stage_model'}.transformer.",
+        ),
         "text_encoder_2": (_open_clip_name, "conditioner.embedders.1.model."),
     }
     tensors = {}
@@ -114,7 +122,11 @@ def _unet_name(name: str) -> str:
             return f"input_blocks.{2 * block + 2}.0.op.{rest[1]}"
         if kind == "upsamplers":
             return f"output_blocks.{2 * block + 1}.{2 if block == 0 else 1}.conv.{rest[1]}"
-        first = f"input_blocks.{2 * block + place + 1}" if parts[0] == "down_blocks" else f"output_blocks.{2 * block + place}"
+        first = (
+            f"input_blocks.{2 * block + place + 1}"
+            if parts[0] == "down_blocks"
+            else f"output_blocks.{2 * block + place}"
+        )
         start = f"{first}.{int(kind == 'attentions')}"
     if kind == "resnets":
         rest = [RESNET[rest[0]], *rest[1:]]
@@ -131,7 +143,11 @@ def _vae_name(name: str) -> str:
     elif len(parts) > 2 and parts[1] in ("down_blocks", "up_blocks"):
         up = parts[1] == "up_blocks"
         level = f"{parts[0]}.{'up' if up else 'down'}.{3 - int(parts[2]) if up else parts[2]}"
-        inner = f"block.{'.'.join(parts[4:])}" if parts[3] == "resnets" else f"{'up' if up else 'down'}sample.{'.'.join(parts[5:])}"
+        inner = (
+            f"block.{'.'.join(parts[4:])}"
+            if parts[3] == "resnets"
+            else f"{'up' if up else 'down'}sample.{'.'.join(parts[5:])}"
+        )
         name = f"{level}.{inner}"
     return name.replace("conv_norm_out", "norm_out").replace("conv_shortcut", "nin_shortcut")
 

@@ -65,7 +65,7 @@ def counted(family: Family, purpose: str) -> tuple[Counted, MemoryPlan]:
 
 
 def test_a_real_step_holds_what_was_counted(family: Family) -> None:
-    found, plan = counted(family, "train")
+    _, plan = counted(family, "train")
     rows = {stage.stage: stage.rows for stage in plan.stages}
     assert rows["train transformer"]["transformer"] == held(family.network)
     assert rows["encode text"]["text encoder"] == sum(map(held, family.encoders.values()))
@@ -107,9 +107,7 @@ class OnCpu:
 def real_plan(vram_gib: float) -> MemoryPlan:
     return make_plan(
         architecture_of("sd15", None),
-        Asked(
-            pack="sd15", purpose="generate", vram_bytes=round(vram_gib * GIB), width_px=512, height_px=512
-        ),
+        Asked(pack="sd15", purpose="generate", vram_bytes=round(vram_gib * GIB), width_px=512, height_px=512),
     )
 
 

@@ -42,7 +42,9 @@ class Trained:
 
 
 @pytest.fixture(scope="module", params=["tiny-sd", "tiny-xl"])
-def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_ask: Ask) -> Trained:
+def trained(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_ask: Ask
+) -> Trained:
     """An alpha that is not the rank, so that a lost alpha is seen."""
     folder = tmp_path_factory.mktemp(request.param)
     pack = write_pack(folder / "pack", request.param)

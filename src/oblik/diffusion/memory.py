@@ -120,7 +120,12 @@ def configurations(architecture: Architecture, asked: Asked) -> Iterator[Configu
     pairs = [pair for pair in TRANSFORMER_FORMATS if set(pair) <= set(architecture.formats)]
     batches = [asked.batch // 2**halved for halved in range(asked.batch.bit_length())]
     for (attention, mlp), text, optimiser, baked, place, batch in product(
-        pairs, (*family.text_formats, None), ("adamw", "adamw8bit"), (False, True), ("stays", "freed"), batches
+        pairs,
+        (*family.text_formats, None),
+        ("adamw", "adamw8bit"),
+        (False, True),
+        ("stays", "freed"),
+        batches,
     ):
         on_cpu = text is None
         if baked and not family.bakes:

@@ -1,9 +1,9 @@
 """The arithmetic of memory for a U-Net with CLIP: what `memory_count` does for a transformer.
 
-In: an `Architecture` and what is asked. Out: `Counted`. Networks are built on the meta device: parameters are
-counted there, activations traced (`live_bytes`), the U-Net's as a whole, for its blocks are not alike. Weights
-have one format, the folder's own, and no block can stay in RAM. Guidance doubles the batch of a picture, as the
-pipeline does it. Knows nothing of which configuration is better.
+In: an `Architecture` and what is asked. Out: `Counted`. Networks are built on the meta device: parameters
+are counted there, activations traced (`live_bytes`), the U-Net's as a whole, for its blocks are not alike.
+Weights have one format, the folder's own, and no block can stay in RAM. Guidance doubles the batch of a
+picture, as the pipeline does it. Knows nothing of which configuration is better.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def _traced(networks: Sequence[Any], run: Any) -> int:
     known = [parameter for network in networks for parameter in network.parameters()]
     with LiveBytes(known) as live, fused_attention(), torch.no_grad():
         run()
-    return live.peak
+    return int(live.peak)
 
 
 def _text_peak(encoder: Any, *, train: bool) -> int:
@@ -139,7 +139,7 @@ def _text_peak(encoder: Any, *, train: bool) -> int:
         out = encoder(ids, output_hidden_states=True)
         torch.autograd.backward(out.hidden_states[-1].float().sum())
     handle.remove()
-    return live.peak
+    return int(live.peak)
 
 
 def _noise(unet: Any, sides: tuple[int, int], batch: int) -> Tensor:

@@ -4,9 +4,9 @@
     lora_te_text_model_<module>...                                    the encoder of Stable Diffusion 1.5
     lora_te1_..., lora_te2_...                                        both of SDXL
 
-In: networks with the adapter attached, or a pipeline and such a file. Out: the file, which diffusers, ComfyUI
-and sd-scripts read whole; the adapter, with the proof that every key matched. SDXL's U-Net has the block names
-that sd-scripts gives it (``input_blocks_4_1``). Knows nothing of prompts.
+In: networks with the adapter attached, or a pipeline and such a file. Out: the file, whose names diffusers,
+ComfyUI and sd-scripts share; the adapter, with the proof that every key matched. SDXL's U-Net has the block
+names that sd-scripts gives it (``input_blocks_4_1``). Knows nothing of prompts.
 """
 
 from __future__ import annotations
@@ -62,8 +62,9 @@ def load(pipeline: Any, encoders: Mapping[str, Any], path: Path) -> None:
     for network in (pipeline.unet, *encoders.values()):
         for module, layer in lora_layers(network):
             down, up = _weights(layer)
-            names = known.setdefault(up.dtype, {_digest(d, u, up.dtype): name for name, (d, u, _) in pairs.items()})
-            name = names.get(_digest(down, up, up.dtype))
+            if up.dtype not in known:
+                known[up.dtype] = {_digest(d, u, up.dtype): name for name, (d, u, _) in pairs.items()}
+            name = known[up.dtype].get(_digest(down, up, up.dtype))
             if name is None or abs(layer.scaling[ADAPTER] - pairs[name][2]) > 1e-6:
                 raise _broken(f"the LoRA of {module} was changed while it loaded")
             reached.add(name)
@@ -93,7 +94,9 @@ def _digest(down: Tensor, up: Tensor, dtype: torch.dtype) -> bytes:
     """What tells a pair's numbers from all others', in a type."""
     found = hashlib.sha256()
     for part in (down, up):
-        found.update(part.detach().to("cpu", dtype).contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        found.update(
+            part.detach().to("cpu", dtype).contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        )
     return found.digest()
 
 
@@ -115,7 +118,11 @@ def _sgm(module: str, per_block: int) -> str | None:
     if match is None:
         return None
     place = (per_block + 1) * int(match[2]) + int(match[3])
-    return f"input_blocks.{place + 1}.1.{match[4]}" if match[1] == "down" else f"output_blocks.{place}.1.{match[4]}"
+    return (
+        f"input_blocks.{place + 1}.1.{match[4]}"
+        if match[1] == "down"
+        else f"output_blocks.{place}.1.{match[4]}"
+    )
 
 
 def _weights(layer: Any) -> tuple[Tensor, Tensor]:

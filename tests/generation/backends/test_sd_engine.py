@@ -17,6 +17,7 @@ from PIL import Image
 from tests.diffusion.sd_packs import write_pack
 from tests.training.conftest import tiny_ask, tiny_pack
 
+from oblik.diffusion.families.family import Family
 from oblik.errors import BackendError
 from oblik.generation.backends.diffusers_engine import DiffusersEngine
 from oblik.generation.plan import Plan
@@ -53,9 +54,7 @@ def made(
     return pack, NativeTrainer("cpu").train(asked, SilentProgress())
 
 
-def run(
-    engine: DiffusersEngine, made: Made, out_dir: Path, lora: bool = True, **changes: Any
-) -> Record:
+def run(engine: DiffusersEngine, made: Made, out_dir: Path, lora: bool = True, **changes: Any) -> Record:
     plan = PLAN.model_copy(update=changes)
     return engine.run(
         plan, pack=made[0], artifact=made[1] if lora else None, out_dir=out_dir, now=NOW,
@@ -101,16 +100,17 @@ def test_every_value_of_the_plan_matters(made: Made, tmp_path: Path) -> None:
     assert bytes_of(run(engine, made, tmp_path / "bare", lora=False)) not in (base, *others)
 
 
-@pytest.mark.parametrize("full", [False, True])
-def test_a_memory_plan_draws_the_same_pictures(made: Made, tmp_path: Path, full: bool) -> None:
-    """Within a rounding: decoded one by one, and out of memory once, denoised so, too."""
-    plain = run(DiffusersEngine("cpu"), made, tmp_path / "plain")
-    engine = DiffusersEngine("cpu", vram_bytes=2 * GIB)
-    opened, left = engine._open_by, [full]
+class Filling(DiffusersEngine):
+    """With a memory plan; when ``full``, the first pipeline that it opens runs out of memory."""
 
-    def open_by(*asked: Any) -> Any:
-        family = opened(*asked)
-        if left.pop() if left else False:
+    def __init__(self, full: bool) -> None:
+        super().__init__("cpu", 2 * GIB)
+        self.full = full
+
+    def _open_by(self, *asked: Any) -> Family:
+        family, fills = super()._open_by(*asked), self.full
+        self.full = False
+        if fills:
 
             def fill(*_: Any) -> None:
                 raise torch.OutOfMemoryError("CUDA out of memory")
@@ -118,7 +118,12 @@ def test_a_memory_plan_draws_the_same_pictures(made: Made, tmp_path: Path, full:
             family.network.register_forward_pre_hook(fill)
         return family
 
-    engine._open_by = open_by  # type: ignore[method-assign]
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_memory_plan_draws_the_same_pictures(made: Made, tmp_path: Path, full: bool) -> None:
+    """Within a rounding: decoded one by one, and out of memory once, denoised so, too."""
+    plain = run(DiffusersEngine("cpu"), made, tmp_path / "plain")
+    engine = Filling(full)
     record = run(engine, made, tmp_path / "planned")
     names = ["memory plan", "smaller memory plan"] if full else ["memory plan"]
     assert [step.name for step in record.steps] == names

@@ -1,8 +1,8 @@
 """What a trainer, an engine and a planner need of a base model, whatever its architecture.
 
-In: a pack, then its diffusers pipeline. Out: latents of photos, text states with gradients, noised points and
-what the network should say there, the words of a call to the pipeline, samples, a LoRA written and read, bytes
-counted. Knows nothing of personas, datasets and optimisers.
+In: a pack, then its diffusers pipeline. Out: latents of photos, text states with gradients, noised points
+and what the network should say there, the words of a call to the pipeline, samples, a LoRA written and read,
+bytes counted. Knows nothing of personas, datasets and optimisers.
 
 B batch, T image tokens, C channels of a token, L text tokens, D text width, H height, W width.
 """
@@ -40,6 +40,11 @@ class Text(NamedTuple):
         """The states of some rows."""
         mask, pooled = (None if part is None else part[rows] for part in self[1:])
         return Text(self.states[rows], mask, pooled)
+
+    def to(self, device: torch.device) -> Text:
+        """The same on a device."""
+        mask, pooled = (None if part is None else part.to(device) for part in self[1:])
+        return Text(self.states.to(device), mask, pooled)
 
 
 class Packing(NamedTuple):
@@ -106,7 +111,7 @@ class Family(Protocol):
         ...
 
     def text(self, prompts: list[str], device: torch.device | None = None) -> Text:
-        """Encode prompts as the pipeline does, where the encoders are; gradients reach token and text LoRA."""
+        """Encode prompts as the pipeline does, on a device; gradients reach the token and a text LoRA."""
         ...
 
     def words(self, text: Text, negative: Text | None) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from oblik.errors import BackendUnavailable, PackBroken
 from oblik.packs.manifest import OpenPack
 from oblik.training.artifact import WEIGHTS
 
-PIPELINES = {
+PIPELINES: dict[str, tuple[Any, dict[str, Any]]] = {
     "StableDiffusionPipeline": (
         StableDiffusionPipeline,
         {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False},
@@ -70,7 +70,7 @@ class StableDiffusion:
 
     @staticmethod
     def open(pack: OpenPack, packing: Packing) -> Any:
-        """A diffusers folder; or its configurations and tokenizers, with all weights in one checkpoint file."""
+        """A diffusers folder; or its configurations and tokenizers beside one checkpoint file."""
         if packing.how.by_part or packing.text_how != "none":
             raise BackendUnavailable(
                 f"the weights of {pack.manifest.name!r} are not packed as they are read",

@@ -1,8 +1,9 @@
 """The in-process engine: plain pipelines of diffusers, through their families.
 
 In: a plan. Out: pictures, grid and record, as `oblik.generation.engine.Engine` promises. One
-pipeline stays open between runs of the same pack and LoRA, and the text states of the last prompts. On a CUDA
-card a memory plan decides how the pipeline is held; out of memory, all pictures are made again by the next one.
+pipeline stays open between runs of the same pack and LoRA, with the text states of the last prompts. On a
+CUDA card a memory plan decides how the pipeline is held; out of memory, all pictures are made again by the
+next one.
 
 The noise of a seed is drawn in float32 on the CPU, one generator per seed, so a seed means the
 same noise in every batch, dtype and on every device. Legend: B pictures.
@@ -155,7 +156,7 @@ class DiffusersEngine:
     def _open_by(
         self, choice: Configuration, plan: Plan, pack: OpenPack, artifact: Path | None, dtype: torch.dtype
     ) -> Family:
-        """The pipeline as a memory plan holds it; its text encoders are set aside, in RAM unless they stay."""
+        """The pipeline as a plan holds it; its text encoders are set aside, in RAM unless they stay."""
         place, packing = loading(choice, self._device)
         opened = open_pipeline(pack, artifact, dtype=dtype, device=place, **packing)
         family: Family = family_of(pack.manifest.family)(opened)
@@ -199,8 +200,7 @@ class DiffusersEngine:
             setattr(pipeline, name, encoder.to(self._device) if freed else encoder)
         try:
             place = next(iter(encoders_of(pipeline).values())).device
-            texts = [family.text([prompt], place) for prompt in prompts]
-            return [Text(*(t if t is None else t.to(self._device) for t in text)) for text in texts]
+            return [family.text([prompt], place).to(self._device) for prompt in prompts]
         finally:
             for name, encoder in self._aside.items():
                 setattr(pipeline, name, None)

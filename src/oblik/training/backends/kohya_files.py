@@ -81,7 +81,7 @@ def lay_out_tokenizers(pack: OpenPack, folder: Path) -> Path | None:
 
 
 def base_model(pack: OpenPack) -> Path:
-    """The pack's single checkpoint file, or the pack as a diffusers folder. Raises PackBroken when it is neither."""
+    """The pack's single checkpoint file, or the pack as a diffusers folder. Raises PackBroken."""
     named = {file.path for part in pack.manifest.components.values() for file in part.files}
     found = [name for name in sorted(named) if name.endswith((".safetensors", ".ckpt")) and "/" not in name]
     if not found and (pack.folder / "model_index.json").is_file():
