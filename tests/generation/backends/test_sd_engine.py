@@ -87,6 +87,14 @@ def test_pictures_grid_and_record_and_the_same_bytes_again(made: Made, tmp_path:
     assert bytes_of(run(DiffusersEngine("cpu"), made, tmp_path / "c")) == bytes_of(record)
 
 
+def test_half_precision_draws_nearly_the_same(made: Made, tmp_path: Path) -> None:
+    """The noise of a seed is the same, and in the network's type: the pipeline would not cast it."""
+    engine = DiffusersEngine("cpu")
+    full, half = (run(engine, made, tmp_path / d, dtype=d, lora=False) for d in ("float32", "bfloat16"))
+    apart = np.abs(pixels(full, tmp_path / "float32") - pixels(half, tmp_path / "bfloat16"))
+    assert apart.mean() < 5
+
+
 def test_every_value_of_the_plan_matters(made: Made, tmp_path: Path) -> None:
     engine = DiffusersEngine("cpu")
     base = bytes_of(run(engine, made, tmp_path / "base"))

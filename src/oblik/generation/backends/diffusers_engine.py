@@ -117,7 +117,7 @@ class DiffusersEngine:
         record = _new_record(plan, pack, artifact, family, now, str(self._device), free_bytes, seconds)
         record.steps, record.asked = list(held.steps), held.asked or plan
         private_dir(out_dir)
-        with _timed(seconds, "text"):
+        with _timed(record.seconds, "text"):
             words = self._words(family, plan, held)
         images: list[Image.Image] = []
         try:
