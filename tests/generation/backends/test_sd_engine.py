@@ -99,7 +99,7 @@ def test_half_precision_draws_nearly_the_same(made: Made, tmp_path: Path) -> Non
 
 def test_every_value_of_the_plan_matters(made: Made, tmp_path: Path) -> None:
     engine = DiffusersEngine("cpu")
-    alone = {"seeds": (3,)}
+    alone: dict[str, Any] = {"seeds": (3,)}
     base = bytes_of(run(engine, made, tmp_path / "base", **alone))
     changes: list[dict[str, Any]] = [
         {"lora_scale": 0.0}, {"guidance": 1.0}, {"guidance": 2.0}, {"negative_prompt": "a park"},
