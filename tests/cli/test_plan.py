@@ -40,6 +40,14 @@ def test_json_has_every_row_of_the_pack_on_this_machine(home: Home) -> None:
     assert plan["usable_bytes"] == 2 * 1024**3
 
 
+def test_a_pack_that_was_not_pulled_is_planned_at_its_own_size(home: Home) -> None:
+    result = run(home, "sd15", "--vram", "8", "--generate", "--json")
+    assert result.exit_code == 0, result.output
+    (plan,) = json.loads(result.stdout)
+    assert (plan["asked"]["width_px"], plan["gave_up"]) == (512, "Gave up nothing.")
+    assert result.stderr == ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [

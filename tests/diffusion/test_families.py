@@ -1,28 +1,20 @@
-"""Families on random weights: the formulas, what reaches the networks, and files that other programs load."""
+"""Families on random weights: the formulas, and what reaches the networks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from tests.training.tiny import open_tiny, sd_pack
 
-from oblik.diffusion import lora, tokens
+from oblik.diffusion import tokens
 from oblik.diffusion.families.family import Text, open_family, stack
-from oblik.diffusion.lora import lora_layers
 from oblik.errors import NotFound, PackBroken
 from oblik.packs.manifest import OpenPack
-from oblik.progress import SilentProgress
-from oblik.training.artifact import TEXT_ENCODER, TOKEN, WEIGHTS
-from oblik.training.backends.native import NativeTrainer
-from oblik.training.trainer import TrainRequest
 
-Ask = Callable[..., TrainRequest]
 CPU = torch.device("cpu")
 
 
@@ -105,31 +97,3 @@ def test_padding_is_masked_only_where_lengths_differ() -> None:
     assert both.mask is not None
     assert both.mask.tolist() == [[1, 1, 0, 0], [1, 1, 1, 1]]
     assert both.of(slice(1, 2)).states.shape == (1, 4, 3)
-
-
-@pytest.mark.parametrize("name", ["tiny-sd", "tiny-v", "tiny-xl"])
-def test_stable_diffusion_is_trained_and_loads_in_plain_diffusers(
-    tmp_path: Path, tiny_ask: Ask, name: str
-) -> None:
-    (tmp_path / "pack").mkdir()
-    pack = sd_pack(tmp_path / "pack", name)
-    request = tiny_ask(tmp_path / "v001", pack=pack, steps=3, token_steps=2, sample_every=5, probe_images=2)
-    out = NativeTrainer("cpu", open_tiny).train(request, SilentProgress())
-    plain = opened(pack)
-    plain.load_lora_weights(out, weight_name=WEIGHTS, adapter_name=lora.ADAPTER)
-    modules = {key.rpartition(".lora_")[0] for key in load_file(out / WEIGHTS) if ".lora_up." in key}
-    assert len(dict(lora_layers(plain.unet))) == len(modules) > 0
-    encoders = ["clip_l", "clip_g"] if name == "tiny-xl" else ["clip_l"]
-    assert load_file(out / TOKEN).keys() == (set(encoders) if len(encoders) == 2 else {"token"})
-    texts = load_file(out / TEXT_ENCODER)
-    for encoder in encoders:
-        key = (
-            f"text_encoders.{encoder}.transformer.text_model.encoder.layers.2.self_attn.q_proj.lora_A.weight"
-        )
-        assert key in texts
-    assert (out / "tokenizer_2").is_dir() == (name == "tiny-xl")
-    weights = load_file(out / WEIGHTS)
-    assert any(value.abs().max() > 0 for key, value in weights.items() if "lora_up" in key)
-    for module, layer in lora_layers(plain.unet):
-        key = f"lora_unet_{module.replace('.', '_')}.lora_up.weight"
-        assert torch.equal(layer.lora_B[lora.ADAPTER].weight, weights[key])

@@ -12,6 +12,7 @@ from tests.diffusion.test_load_gguf import FILE, read, write
 from tests.diffusion.tiny_qwen import CPU, velocity
 
 from oblik.diffusion import lora, modulation
+from oblik.diffusion.families.family import family_of
 from oblik.diffusion.load import RAM, loading, settle
 from oblik.diffusion.memory import architecture_of
 from oblik.packs.manifest import OpenPack, Pack
@@ -32,9 +33,11 @@ def test_a_baked_gguf_says_what_it_said_before_with_a_lora_beside_it(tmp_path: P
     plain, baked = (read(tmp_path, torch.bfloat16) for _ in range(2))
     encoder = SimpleNamespace(model=SimpleNamespace(visual=1), lm_head=1)
     vae = SimpleNamespace(enable_slicing=lambda: None, device=CPU)
-    pipeline = SimpleNamespace(transformer=baked, text_encoder=encoder, vae=vae)
+    family = family_of("qwen_image")(
+        SimpleNamespace(transformer=baked, text_encoder=encoder, vae=vae, vae_scale_factor=8)
+    )
     times = modulation.training_grid()[490:510]
-    settle(pipeline, choice("gguf-q6_k", "gguf-q6_k"), times, rows=1, dtype=torch.bfloat16, device=CPU)
+    settle(family, choice("gguf-q6_k", "gguf-q6_k"), times, rows=1, dtype=torch.bfloat16, device=CPU)
     assert (encoder.model.visual, encoder.get_output_embeddings()) == (None, None)
     for model in (plain, baked):
         lora.attach(model, TrainConfig(rank=2))

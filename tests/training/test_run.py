@@ -79,7 +79,7 @@ def test_the_text_lora_has_comfyui_names_and_comes_back(
         before, after = (e(ids, output_hidden_states=True).hidden_states for e in (bare, taught))
     assert torch.equal(before[2], after[2])
     assert not torch.equal(before[3], after[3])
-    text_lora.export({"qwen25_7b": taught}, tmp_path / "again.safetensors", 2.0)
+    text_lora.export({"qwen25_7b": taught}, tmp_path / "again.safetensors")
     again = load_file(tmp_path / "again.safetensors")
     assert again.keys() == tensors.keys()
     assert all(torch.equal(again[key], tensors[key]) for key in tensors)

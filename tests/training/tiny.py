@@ -121,8 +121,9 @@ def _xl(pack: OpenPack) -> StableDiffusionXLPipeline:
     )
     return StableDiffusionXLPipeline(
         vae=_vae(), text_encoder=CLIPTextModel(_clip_config(2)),
-        text_encoder_2=CLIPTextModelWithProjection(_clip_config(2)), tokenizer=first, tokenizer_2=second,
-        unet=_unet(32, addition_embed_type="text_time", addition_time_embed_dim=4,
+        text_encoder_2=CLIPTextModelWithProjection(_clip_config(2, width=32)), tokenizer=first,
+        tokenizer_2=second,
+        unet=_unet(48, addition_embed_type="text_time", addition_time_embed_dim=4,
                    projection_class_embeddings_input_dim=6 * 4 + 16),
         scheduler=DDIMScheduler(steps_offset=1, clip_sample=False), add_watermarker=False,
     )  # fmt: skip
@@ -144,9 +145,9 @@ def _unet(text_width: int, **more: Any) -> UNet2DConditionModel:
     )  # fmt: skip
 
 
-def _clip_config(eos_token_id: int) -> CLIPTextConfig:
+def _clip_config(eos_token_id: int, width: int = 16) -> CLIPTextConfig:
     return CLIPTextConfig(
-        vocab_size=len(_clip_tokenizer()), hidden_size=16, intermediate_size=16, num_hidden_layers=3,
+        vocab_size=len(_clip_tokenizer()), hidden_size=width, intermediate_size=16, num_hidden_layers=3,
         num_attention_heads=2, projection_dim=16, eos_token_id=eos_token_id,
     )  # fmt: skip
 

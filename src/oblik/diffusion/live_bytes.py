@@ -103,7 +103,7 @@ def new_transformer(config: Config, dtype: torch.dtype, blocks: int | None = Non
     config = {name: value for name, value in config.items() if not name.startswith("_")}
     with META:
         model = QwenImageTransformer2DModel(**{**config, "num_layers": blocks or config["num_layers"]})
-    return _typed(model, dtype)
+    return typed(model, dtype)
 
 
 def new_text_encoder(config: Config, dtype: torch.dtype, layers: int | None = None) -> Any:
@@ -117,7 +117,7 @@ def new_text_encoder(config: Config, dtype: torch.dtype, layers: int | None = No
             Qwen2_5_VLConfig.from_dict({**config, "text_config": text})
         )
     text_only(model)
-    return _typed(model, dtype)
+    return typed(model, dtype)
 
 
 def text_only(text_encoder: Any) -> None:
@@ -134,10 +134,10 @@ def new_vae(config: Config, dtype: torch.dtype) -> Any:
     """A frozen VAE on the meta device."""
     with META:
         model = AutoencoderKLQwenImage(**{k: v for k, v in config.items() if not k.startswith("_")})
-    return _typed(model, dtype)
+    return typed(model, dtype)
 
 
-def _typed(model: Any, dtype: torch.dtype) -> Any:
+def typed(model: Any, dtype: torch.dtype) -> Any:
     """`Module.to`, past the remarks that diffusers' own makes."""
     return torch.nn.Module.to(model, dtype).requires_grad_(False).eval()
 

@@ -1,10 +1,9 @@
 """From a pack (and an artifact) on disk to a diffusers pipeline in memory.
 
 In: an `OpenPack`, optionally the folder of a `LoraArtifact`, and how to hold the weights, which a memory plan
-may decide (`plan_for`, `loading`, `settle`). Out: a plain `QwenImagePipeline`. Never goes online. A component
-that is stored packed, or packed as it is read, comes from `quantize`; the rest from the pack's folder as
-diffusers reads it. With an artifact the pipeline has its tokenizer, its token's embedding and its LoRA, and
-every LoRA key is known to have matched.
+may decide (`plan_for`, `loading`, `settle`). Out: a plain pipeline of diffusers, opened by the pack's family.
+Never goes online. With an artifact the pipeline has its tokenizers, its token's embeddings and its LoRA, and
+every LoRA key is known to have matched. What differs between families stands in `families`.
 """
 
 from __future__ import annotations
@@ -15,21 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import QwenImagePipeline
 from diffusers.utils.logging import disable_progress_bar as disable_diffusers_bar
-from transformers import Qwen2Tokenizer
 from transformers.utils.logging import disable_progress_bar as disable_transformers_bar
 
-from oblik.diffusion import lora, modulation, text_lora, tokens
-from oblik.diffusion.live_bytes import text_only
+from oblik.diffusion import modulation, tokens
+from oblik.diffusion.families.family import FAMILIES, Family, Packing, family_of
 from oblik.diffusion.memory import architecture_of, make_plan
-from oblik.diffusion.quantize import AS_STORED, Quantisation, Scheme, load_text_encoder, load_transformer
+from oblik.diffusion.quantize import AS_STORED, Quantisation, Scheme
 from oblik.errors import BackendUnavailable, LoraBroken, OutOfMemory, PackBroken
 from oblik.packs.manifest import OpenPack
 from oblik.packs.memory_plan import Asked, Configuration, MemoryPlan
-from oblik.training.artifact import TEXT_ENCODER, TOKEN, TOKENIZER, WEIGHTS, read_artifact
+from oblik.training.artifact import TOKEN, read_artifact
 
-FAMILIES = {"qwen_image": QwenImagePipeline}
+TOKENIZERS = ("tokenizer", "tokenizer_2")
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 RAM = torch.device("cpu")
 PACKED_ON_CARD = {"torchao-int4", "bnb-nf4"}
 
@@ -57,52 +55,44 @@ def open_pipeline(
     """
     disable_diffusers_bar()
     disable_transformers_bar()
-    family = FAMILIES.get(pack.manifest.family)
-    if family is None:
+    if pack.manifest.family not in FAMILIES:
         raise BackendUnavailable(
             f"pack {pack.manifest.name!r} is of the family {pack.manifest.family!r}: no loader knows it",
             hint="oblik pack list",
         )
+    family = family_of(pack.manifest.family)
     try:
-        parts = _packed_parts(pack, how, text_how, dtype, (device, text_on or device))
-        pipeline = family.from_pretrained(pack.folder, dtype=dtype, local_files_only=True, **parts)
+        pipeline = family.open(pack, Packing(dtype, how, device, text_how, text_on or device))
     except (OSError, ValueError) as broken:
         raise PackBroken(
             f"pack {pack.manifest.name!r} cannot be loaded: {broken}", hint="oblik pack verify"
         ) from broken
     if artifact is not None:
-        _become(pipeline, pack, artifact)
+        _become(family(pipeline), pack, artifact)
     return pipeline if text_on else pipeline.to(device)
 
 
-def _packed_parts(
-    pack: OpenPack, how: Quantisation, text_how: Scheme, dtype: torch.dtype,
-    devices: tuple[torch.device, torch.device],
-) -> dict[str, Any]:  # fmt: skip
-    """The components that diffusers does not read from the folder by itself."""
-    parts = {}
-    components = pack.manifest.components
-    transformer, text_encoder = components.get("transformer"), components.get("text_encoder")
-    if transformer and (transformer.format != "diffusers" or how.by_part):
-        parts["transformer"] = load_transformer(pack.folder, transformer, how, dtype=dtype, device=devices[0])
-    if text_encoder and (text_encoder.format != "diffusers" or text_how != "none"):
-        parts["text_encoder"] = load_text_encoder(
-            pack.folder, text_encoder, text_how, dtype=dtype, device=devices[1]
-        )
-    return parts
-
-
-def _become(pipeline: Any, pack: OpenPack, artifact: Path) -> None:
-    manifest = read_artifact(artifact)
+def _become(family: Family, pack: OpenPack, artifact: Path) -> None:
+    manifest, pipeline = read_artifact(artifact), family.pipeline
     if manifest.pack != pack.manifest.name:
         raise LoraBroken(
             f"this LoRA was trained on the pack {manifest.pack!r}, not on {pack.manifest.name!r}",
             hint=f"oblik --pack {manifest.pack} generate ...",
         )
-    pipeline.tokenizer = Qwen2Tokenizer.from_pretrained((artifact / TOKENIZER).parent, local_files_only=True)
-    tokens.load(pipeline.text_encoder, manifest.token_id, artifact / TOKEN)
-    text_lora.load({"qwen25_7b": pipeline.text_encoder}, artifact / TEXT_ENCODER)
-    lora.load(pipeline, artifact / WEIGHTS)
+    if manifest.token_id >= 0:  # a LoRA by sd-scripts has no token of its own
+        for name in TOKENIZERS:
+            if (known := getattr(pipeline, name, None)) is not None:
+                setattr(pipeline, name, type(known).from_pretrained(artifact / name, local_files_only=True))
+        for name, encoder in family.encoders.items():
+            key = tokens.KEY if len(family.encoders) == 1 else name
+            tokens.load(encoder, manifest.token_id, artifact / TOKEN, key)
+    family.load_lora(artifact)
+
+
+def encoders_of(pipeline: Any) -> dict[str, Any]:
+    """The text encoders that a pipeline has, by the names that it gives them."""
+    found = {name: getattr(pipeline, name, None) for name in TEXT_ENCODERS}
+    return {name: encoder for name, encoder in found.items() if encoder is not None}
 
 
 def plan_for(
@@ -178,25 +168,25 @@ def loading(choice: Configuration, device: torch.device) -> tuple[torch.device, 
 
 
 def settle(
-    pipeline: Any,
+    family: Family,
     choice: Configuration,
-    times: torch.Tensor,
+    times: torch.Tensor | None,
     *,
     rows: int,
     dtype: torch.dtype,
     device: torch.device,
 ) -> None:
-    """Bring an opened pipeline to the state that a plan counts on; the text encoder is moved by the caller.
+    """Bring an opened pipeline to the state that a plan counts on; text encoders are moved by the caller.
 
     ``times`` and ``rows`` are those of `modulation.bake`. In float32 and float16 no table serves every
     schedule, so there the modulation stays in RAM to be baked again (`modulation.ensure`).
     """
-    text_only(pipeline.text_encoder)
-    pipeline.text_encoder.get_output_embeddings = lambda: None
-    pipeline.vae.enable_slicing()
+    family.drop_unread()
+    family.pipeline.vae.enable_slicing()
     if choice.baked_modulation:
-        source = None if dtype == torch.bfloat16 else modulation.parked(pipeline.transformer)
-        modulation.bake(pipeline.transformer, times, rows=rows, source=source, device=device, dtype=dtype)
-    for part in (pipeline.transformer, pipeline.vae):
+        assert times is not None
+        source = None if dtype == torch.bfloat16 else modulation.parked(family.network)
+        modulation.bake(family.network, times, rows=rows, source=source, device=device, dtype=dtype)
+    for part in (family.network, family.pipeline.vae):
         if part.device != device:
             part.to(device)

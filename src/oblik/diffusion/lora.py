@@ -155,6 +155,12 @@ def _is(key: str, end: str) -> bool:
     return key.startswith(PREFIX) and key.endswith(end)
 
 
+def scale(network: Any, factor: float) -> None:
+    """How strongly the attached LoRA acts, 1 being as it was trained."""
+    for _, layer in lora_layers(network):
+        layer.set_scale(ADAPTER, factor)
+
+
 def lora_layers(transformer: Any) -> Iterator[tuple[str, Any]]:
     """Names and layers of the transformer that carry the adapter."""
     for name, module in transformer.named_modules():

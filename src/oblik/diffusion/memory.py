@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 
 import torch
 
-from oblik.diffusion.memory_count import Architecture, count
+from oblik.diffusion.families.family import family_of
+from oblik.diffusion.memory_count import Architecture
 from oblik.errors import BackendUnavailable, NotFound, OutOfMemory
 from oblik.packs import memory_plan as noun
 from oblik.packs.manifest import Component, OpenPack
@@ -37,8 +38,7 @@ TRANSFORMER_FORMATS = (
     ("torchao-int8", "torchao-int4"), ("gguf-q4_k", "gguf-q4_k"), ("bnb-nf4", "bnb-nf4"),
     ("torchao-int4", "torchao-int4"),
 )  # fmt: skip
-TEXT_FORMATS = ("diffusers", "torchao-int8", "bnb-nf4")
-MADE_FROM_DIFFUSERS = ("diffusers", "torchao-int8", "torchao-fp8", "torchao-int4", "bnb-nf4")
+NETWORKS, TEXT_ENCODERS = ("transformer", "unet"), ("text_encoder", "text_encoder_2")
 
 
 def architecture_of(name: str, pack: OpenPack | None) -> Architecture:
@@ -48,26 +48,25 @@ def architecture_of(name: str, pack: OpenPack | None) -> Architecture:
         NotFound: no such pack, and none is known by that name.
         BackendUnavailable: the pack is of a family that is not planned.
     """
-    families = {
-        file.stem: json.loads(file.read_text(encoding="utf-8")) for file in ARCHITECTURES.glob("*.json")
-    }
+    files = sorted(ARCHITECTURES.glob("*.json"))
+    families = [json.loads(file.read_text(encoding="utf-8")) for file in files]
     if pack is None:
-        for known in families.values():
+        for known in families:
             if name in known["packs"]:
                 return _architecture(known, known["packs"][name], known["dtype"])
-        names = ", ".join(name for known in families.values() for name in known["packs"])
+        names = ", ".join(name for known in families for name in known["packs"])
         raise NotFound(f"there is no pack called {name!r}", hint=f"known without its files: {names}")
-    known = families.get(pack.manifest.family)
+    known = next((each for each in families if each["family"] == pack.manifest.family), None)
     if known is None:
         raise BackendUnavailable(
             f"pack {name!r} is of the family {pack.manifest.family!r}, which is not planned",
             hint="oblik plan qwen-image-16gb",
         )
     parts = pack.manifest.components
-    formats = [_format_of(part) for key, part in parts.items() if key.startswith("transformer")]
+    formats = [_format_of(part) for key, part in parts.items() if key.startswith(NETWORKS)]
     found = {
         key: json.loads((pack.folder / key / "config.json").read_text(encoding="utf-8"))
-        for key in ("transformer", "text_encoder", "vae")
+        for key in (*NETWORKS, *TEXT_ENCODERS, "vae")
         if (pack.folder / key / "config.json").is_file()
     }
     dtype = str(pack.manifest.defaults.get("dtype", known["dtype"]))
@@ -81,9 +80,12 @@ def _format_of(part: Component) -> str:
 
 
 def _architecture(configs: dict[str, Any], formats: list[str], dtype: str) -> Architecture:
-    every = [*formats, *(MADE_FROM_DIFFUSERS if "diffusers" in formats else ())]
-    parts = [json.dumps(configs[key], sort_keys=True) for key in ("transformer", "text_encoder", "vae")]
-    return Architecture(parts[0], parts[1], parts[2], dtype, tuple(dict.fromkeys(every)))
+    made = family_of(configs["family"]).made_from_folder if "diffusers" in formats else ()
+    network = next(name for name in NETWORKS if name in configs)
+    parts = [json.dumps(configs.get(key), sort_keys=True) for key in (network, *TEXT_ENCODERS, "vae")]
+    second = parts[2] if TEXT_ENCODERS[1] in configs else ""
+    every = tuple(dict.fromkeys([*formats, *made]))
+    return Architecture(parts[0], parts[1], parts[3], dtype, every, configs["family"], second)
 
 
 def make_plan(
@@ -94,6 +96,7 @@ def make_plan(
     Raises:
         OutOfMemory: none fits, not even with all blocks in RAM.
     """
+    count = family_of(architecture.family).count
     counted = replace(count(architecture, asked.model_copy(update={"vram_bytes": 1})), asked=asked)
     usable = asked.vram_bytes - RESERVE_BYTES
     every = [counted.plan(each, usable) for each in configurations(architecture, asked) if allowed(each)]
@@ -113,13 +116,20 @@ def make_plan(
 
 def configurations(architecture: Architecture, asked: Asked) -> Iterator[Configuration]:
     """All choices without offload; what stands further left in the product is given up later."""
-    training = asked.purpose == "train"
+    training, family = asked.purpose == "train", family_of(architecture.family)
     pairs = [pair for pair in TRANSFORMER_FORMATS if set(pair) <= set(architecture.formats)]
     batches = [asked.batch // 2**halved for halved in range(asked.batch.bit_length())]
     for (attention, mlp), text, optimiser, baked, place, batch in product(
-        pairs, (*TEXT_FORMATS, None), ("adamw", "adamw8bit"), (False, True), ("stays", "freed"), batches
+        pairs,
+        (*family.text_formats, None),
+        ("adamw", "adamw8bit"),
+        (False, True),
+        ("stays", "freed"),
+        batches,
     ):
         on_cpu = text is None
+        if baked and not family.bakes:
+            continue
         if (on_cpu and (training or place == "freed")) or (not training and optimiser != "adamw"):
             continue
         yield Configuration(

@@ -59,6 +59,8 @@ class Architecture:
     vae: str
     dtype: str
     formats: tuple[str, ...]
+    family: str = "qwen_image"
+    text_encoder_2: str = ""
 
     @property
     def configs(self) -> tuple[Any, Any, Any]:

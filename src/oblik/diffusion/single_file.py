@@ -47,13 +47,13 @@ def own_name(name: str) -> str:
     return name
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
     """``folder/config.json``. Raises PackBroken."""
     try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
     except (OSError, ValueError) as broken:
         raise PackBroken(
-            f"a one-file {folder.name} needs its config.json beside it: {broken}", hint="oblik pack verify"
+            f"{folder.name} needs its {name} beside the weights: {broken}", hint="oblik pack verify"
         ) from broken
     return config
 

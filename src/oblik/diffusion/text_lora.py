@@ -39,17 +39,18 @@ def attach(encoder: Any, layers: int, rank: int, alpha: float, seed: int) -> lis
     return parameters
 
 
-def export(encoders: Mapping[str, Any], path: Path, alpha: float) -> None:
-    """Write the attached LoRA of every encoder."""
+def export(encoders: Mapping[str, Any], path: Path) -> None:
+    """Write the attached LoRA of every encoder; no file where none is attached."""
     tensors: dict[str, Tensor] = {}
     for name, encoder in encoders.items():
         for module, layer in lora_layers(encoder):
             key = f"text_encoders.{name}.transformer.{PATHS[name]}{_tail(module)}"
             down, up = _weights(layer)
             tensors[f"{key}.lora_A.weight"], tensors[f"{key}.lora_B.weight"] = down, up
-            tensors[f"{key}.alpha"] = torch.tensor(alpha)
+            tensors[f"{key}.alpha"] = torch.tensor(float(layer.lora_alpha[ADAPTER]))
     whole = {key: value.detach().float().cpu().contiguous() for key, value in sorted(tensors.items())}
-    save_file(whole, path, metadata={"format": "pt"})
+    if whole:
+        save_file(whole, path, metadata={"format": "pt"})
 
 
 def load(encoders: Mapping[str, Any], path: Path) -> None:

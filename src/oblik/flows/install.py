@@ -99,7 +99,12 @@ def export(
 
 
 def kohya_name(name: str) -> str:
-    """The name that sd-scripts gives to one of our tensors: lora_A is lora_down, dots become underscores."""
+    """The name that sd-scripts gives to one of our tensors: lora_A is lora_down, dots become underscores.
+
+    A LoRA of Stable Diffusion has such names already.
+    """
+    if name.startswith("lora_"):
+        return name
     module, ending = name, ""
     for ours, theirs in {
         ".lora_A.weight": ".lora_down.weight", ".lora_B.weight": ".lora_up.weight", ".alpha": ".alpha",
@@ -147,8 +152,8 @@ def licences(pack: OpenPack | None) -> list[str]:
 
 
 def _tokenizer(folder: Path) -> list[str]:
-    place = folder / "tokenizer"
-    return [file.relative_to(folder).as_posix() for file in sorted(place.rglob("*")) if file.is_file()]
+    found = (file for place in ("tokenizer", "tokenizer_2") for file in sorted((folder / place).rglob("*")))
+    return [file.relative_to(folder).as_posix() for file in found if file.is_file()]
 
 
 def _free_name(source: Source, folder: Path, ending: str) -> Path:

@@ -11,6 +11,7 @@ from typing import Any
 from oblik.diffusion.device import total_vram
 from oblik.diffusion.memory import architecture_of, make_plan
 from oblik.errors import InvalidInput
+from oblik.packs.catalogue import catalogue
 from oblik.packs.manifest import OpenPack
 from oblik.packs.memory_plan import Asked, MemoryPlan
 
@@ -28,7 +29,8 @@ def plan(name: str, pack: OpenPack | None, asked: Mapping[str, Any]) -> MemoryPl
         wishes["vram_bytes"] = total_vram()
     if not wishes["vram_bytes"]:
         raise InvalidInput("this machine has no CUDA card to ask", hint=f"oblik plan {name} --vram 16")
-    if pack is not None:
-        side = pack.manifest.native_size_px
+    known = pack.manifest if pack else getattr(catalogue().get(name), "pack", None)
+    if known is not None:
+        side = known.native_size_px
         wishes = {"width_px": side, "height_px": side, **wishes}
     return make_plan(architecture_of(name, pack), Asked(pack=name, **wishes))

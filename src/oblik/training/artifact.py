@@ -2,10 +2,11 @@
 
 A folder ``personas/<slug>/loras/<version>/`` with
 
-    lora.safetensors          diffusion_model.*.lora_A/B.weight + alpha (ComfyUI, diffusers and others)
-    text_encoder.safetensors  the text encoder's LoRA, with ComfyUI's names; absent when none was trained
-    token.safetensors         the learned embedding row of the trigger token, (D,)
-    tokenizer/                the pack's tokenizer with the trigger token added
+    lora.safetensors          diffusion_model.*.lora_A/B.weight + alpha (ComfyUI, diffusers and others); for
+                              Stable Diffusion sd-scripts' names, the text encoders' LoRA among them
+    text_encoder.safetensors  else the text encoder's LoRA, with ComfyUI's names; absent when none was trained
+    token.safetensors         the learned embedding row of the trigger token, (D,), in each text encoder
+    tokenizer/                the pack's tokenizer with the trigger token added; SDXL: tokenizer_2/, too
     lora.json                 this manifest
     training.json             losses per step, judgements;  metrics.jsonl  one line per step
     probes/step_00150/        with/NN.png and without/NN.png: the same prompts with and without the token

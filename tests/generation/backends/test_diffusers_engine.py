@@ -84,7 +84,7 @@ def test_pictures_grid_and_record(engine: Engine, pack: OpenPack, tmp_path: Path
         "cpu",
         pack.manifest.version,
     )
-    assert record.seconds.keys() == {"load", "denoise", "write"}
+    assert record.seconds.keys() == {"load", "text", "denoise", "write"}
     assert {"torch", "diffusers", "transformers"} <= record.libraries.keys()
     assert len(record.prompt_ids) > 4
 

@@ -47,16 +47,16 @@ class Engine(DiffusersEngine):
         return found
 
     def _open_by(self, *asked: Any) -> Any:
-        pipeline = super()._open_by(*asked)
+        family = super()._open_by(*asked)
         self.opened += 1
         if self.part and self.opened <= self.full:
 
             def fill(*_: Any) -> None:
                 raise torch.OutOfMemoryError("CUDA out of memory")
 
-            whole = {"text_encoder": self._encoder, "decoder": pipeline.vae.decoder}
-            (whole.get(self.part) or pipeline.transformer).register_forward_pre_hook(fill)
-        return pipeline
+            whole = {**self._aside, "decoder": family.pipeline.vae.decoder}
+            (whole.get(self.part) or family.network).register_forward_pre_hook(fill)
+        return family
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_baked_pictures_are_the_same_bytes_and_other_schedules_are_baked_again(
     assert baked.steps[0].name == "memory plan"
     assert "baked modulation" in baked.steps[0].reason
     assert engine._open is not None
-    pipeline = engine._open[1]
+    pipeline = engine._open[1].pipeline
     assert is_baked(pipeline.transformer)
     assert pipeline.vae.use_slicing
     assert pipeline.text_encoder is None

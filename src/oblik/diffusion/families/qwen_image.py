@@ -8,36 +8,71 @@ B batch, T image tokens, C packed channels (64), L text tokens, D text width, H 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from diffusers import QwenImagePipeline
 from numpy.typing import NDArray
 from torch import Tensor
 
-from oblik.diffusion import lora
-from oblik.diffusion.families.family import Text, pooled_share
+from oblik.diffusion import lora, memory_count, text_lora
+from oblik.diffusion.families.family import Packing, Text, drawn, pooled_share
 from oblik.diffusion.flow_match import noised, shift_mu, training_times
+from oblik.diffusion.live_bytes import text_only
+from oblik.diffusion.modulation import on_grid
+from oblik.diffusion.quantize import load_text_encoder, load_transformer
 from oblik.diffusion.real_rope import use_real_rope
+from oblik.packs.manifest import OpenPack
+from oblik.training.artifact import TEXT_ENCODER, WEIGHTS
 
 
 class QwenImage:
     """A thin reading of the pipeline; it owns no weights of its own."""
 
     levels = (0.9, 0.7, 0.5, 0.3)
+    guidance = "true_cfg_scale"  # the pipeline ignores its guidance_scale
+    count = staticmethod(memory_count.count)
+    made_from_folder = ("torchao-int8", "torchao-fp8", "torchao-int4", "bnb-nf4")
+    text_formats = ("diffusers", "torchao-int8", "bnb-nf4")
+    bakes = True
 
     def __init__(self, pipeline: Any) -> None:
         self.pipeline = pipeline
         self.network = pipeline.transformer
         self.encoders = {"qwen25_7b": pipeline.text_encoder}
-        self.device: torch.device = pipeline.transformer.device
         self._patch_px = 2 * pipeline.vae_scale_factor
-        for part in (pipeline.transformer, pipeline.text_encoder, pipeline.vae):
+
+    @staticmethod
+    def open(pack: OpenPack, packing: Packing) -> Any:
+        """What diffusers does not read from the folder by itself comes from `quantize`."""
+        dtype, how, device, text_how, text_device = packing
+        parts = {}
+        network, text = (pack.manifest.components.get(name) for name in ("transformer", "text_encoder"))
+        if network and (network.format != "diffusers" or how.by_part):
+            parts["transformer"] = load_transformer(pack.folder, network, how, dtype=dtype, device=device)
+        if text and (text.format != "diffusers" or text_how != "none"):
+            parts["text_encoder"] = load_text_encoder(
+                pack.folder, text, text_how, dtype=dtype, device=text_device
+            )
+        return QwenImagePipeline.from_pretrained(pack.folder, dtype=dtype, local_files_only=True, **parts)
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = self.network.device
+        return device
+
+    def freeze(self) -> None:
+        for part in (self.network, self.pipeline.text_encoder, self.pipeline.vae):
             part.requires_grad_(False)
         if self.device.type == "cpu":
             use_real_rope(self.network)
+
+    def drop_unread(self) -> None:
+        text_only(self.pipeline.text_encoder)
+        self.pipeline.text_encoder.get_output_embeddings = lambda: None
 
     @torch.no_grad()
     def latents(self, image_HW3: NDArray[np.uint8]) -> Tensor:
@@ -58,12 +93,30 @@ class QwenImage:
     def noun_ids(self, noun: str) -> list[int]:
         return list(self.pipeline.tokenizer(f" {noun}")["input_ids"])
 
-    def text(self, prompts: list[str]) -> Text:
-        states, mask = self.pipeline.encode_prompt(prompts, device=self.device)
+    def text(self, prompts: list[str], device: torch.device | None = None) -> Text:
+        states, mask = self.pipeline.encode_prompt(prompts, device=device or self.device)
         return Text(states, mask)
+
+    def words(self, text: Text, negative: Text | None) -> dict[str, Any]:
+        words = {"prompt_embeds": text.states, "prompt_embeds_mask": _mask(text)}
+        if negative is not None:
+            words["negative_prompt_embeds"] = negative.states
+            words["negative_prompt_embeds_mask"] = _mask(negative)
+        return words
+
+    def noise(self, seeds: Sequence[int], size_px: tuple[int, int]) -> Tensor:
+        """Packed as the transformer takes it, (B, T, C)."""
+        channels = self.network.config.in_channels // 4
+        columns, rows = (2 * (side // self._patch_px) for side in size_px)
+        noise = drawn(seeds, (1, channels, rows, columns))
+        packed: Tensor = self.pipeline._pack_latents(noise, len(seeds), channels, rows, columns)
+        return packed
 
     def times(self, count: int, image_tokens: int, generator: torch.Generator) -> Tensor:
         return training_times(count, shift_mu(self.pipeline.scheduler.config, image_tokens), generator)
+
+    def on_grid(self, time_B: Tensor) -> Tensor:
+        return on_grid(time_B)
 
     def noised(self, x0_BTC: Tensor, eps_BTC: Tensor, time_B: Tensor) -> Tensor:
         return noised(x0_BTC, eps_BTC, time_B)
@@ -92,10 +145,7 @@ class QwenImage:
         self.pipeline.set_progress_bar_config(disable=True)
         return list(
             self.pipeline(
-                prompt_embeds=text.states,
-                prompt_embeds_mask=_mask(text),
-                negative_prompt_embeds=negative.states,
-                negative_prompt_embeds_mask=_mask(negative),
+                **self.words(text, negative),
                 true_cfg_scale=guidance,
                 num_inference_steps=steps,
                 width=size_px[0],
@@ -104,8 +154,17 @@ class QwenImage:
             ).images
         )
 
-    def export(self, path: Path, alpha: float, metadata: Mapping[str, str]) -> None:
-        lora.export(self.network, path, alpha, metadata)
+    def export(self, folder: Path, alpha: float, metadata: Mapping[str, str]) -> None:
+        lora.export(self.network, folder / WEIGHTS, alpha, metadata)
+        text_lora.export(self.encoders, folder / TEXT_ENCODER)
+
+    def load_lora(self, folder: Path) -> None:
+        text_lora.load(self.encoders, folder / TEXT_ENCODER)
+        lora.load(self.pipeline, folder / WEIGHTS)
+
+    def scale_lora(self, factor: float) -> None:
+        """The transformer's alone: what the text encoder learned belongs to the token."""
+        lora.scale(self.network, factor)
 
 
 def _mask(text: Text) -> Tensor:

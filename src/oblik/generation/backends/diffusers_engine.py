@@ -1,13 +1,12 @@
-"""The in-process engine: plain ``diffusers.QwenImagePipeline``.
+"""The in-process engine: plain pipelines of diffusers, through their families.
 
 In: a plan. Out: pictures, grid and record, as `oblik.generation.engine.Engine` promises. One
-pipeline stays open between runs of the same pack and LoRA. Guidance is the pipeline's
-``true_cfg_scale``; its ``guidance_scale`` is ignored by Qwen-Image. On a CUDA card a memory plan decides how
-the pipeline is held; out of memory, all pictures are made again by the next one.
+pipeline stays open between runs of the same pack and LoRA, with the text states of the last prompts. On a
+CUDA card a memory plan decides how the pipeline is held; out of memory, all pictures are made again by the
+next one.
 
 The noise of a seed is drawn in float32 on the CPU, one generator per seed, so a seed means the
-same noise in every batch, dtype and on every device. Legend: B pictures, N image tokens, C packed
-channels; L before a name means latent.
+same noise in every batch, dtype and on every device. Legend: B pictures.
 """
 
 from __future__ import annotations
@@ -22,11 +21,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from diffusers.models.cache_utils import CacheMixin
 from PIL import Image
 
 from oblik.diffusion import modulation
 from oblik.diffusion.device import few_threads, free_vram, pick_device
-from oblik.diffusion.load import RAM, loading, open_pipeline, plan_for, settle
+from oblik.diffusion.families.family import Family, Text, family_of
+from oblik.diffusion.load import RAM, encoders_of, loading, open_pipeline, plan_for, settle
 from oblik.diffusion.memory import with_replanning
 from oblik.errors import BackendUnavailable, OutOfMemory
 from oblik.generation.engine import GRID, picture_name, refuse_flawed
@@ -58,9 +59,9 @@ class DiffusersEngine:
 
     def __init__(self, device: str = "auto", vram_bytes: int | None = None) -> None:
         self._device, self._vram_bytes = pick_device(device), vram_bytes
-        self._open: tuple[tuple[Any, ...], Any] | None = None
-        self._encoder: Any = None
-        self._texts: dict[str, Any] = {}
+        self._open: tuple[tuple[Any, ...], Family] | None = None
+        self._aside: dict[str, Any] = {}
+        self._texts: dict[tuple[str, float], Text] = {}
 
     def run(
         self,
@@ -85,7 +86,7 @@ class DiffusersEngine:
             try:
                 return self._run(smaller, *where, Held(choice, enter, tuple(steps), plan))
             except (torch.OutOfMemoryError, OutOfMemory):
-                self._open = self._encoder = None
+                self._open, self._aside, self._texts = None, {}, {}
                 raise
 
         def note(message: str) -> None:
@@ -112,93 +113,107 @@ class DiffusersEngine:
         seconds: dict[str, float] = {}
         free_bytes = free_vram(self._device)
         with _timed(seconds, "load"):
-            pipeline = self._pipeline(plan, pack, artifact, held)
-        record = _new_record(plan, pack, artifact, pipeline, now, str(self._device), free_bytes, seconds)
+            family = self._family(plan, pack, artifact, held)
+        record = _new_record(plan, pack, artifact, family, now, str(self._device), free_bytes, seconds)
         record.steps, record.asked = list(held.steps), held.asked or plan
         private_dir(out_dir)
-        texts = self._texts_for(pipeline, plan, held) if self._encoder is not None else {}
+        with _timed(record.seconds, "text"):
+            words = self._words(family, plan, held)
         images: list[Image.Image] = []
         try:
             with progress.stage("generate", total=len(plan.seeds) * plan.steps) as advance:
                 for seeds in _chunks(plan.seeds, plan.batch):
                     held.enter("denoise")
-                    call = (pipeline, plan, seeds, texts)
+                    call = (family, plan, seeds, words)
                     images += self._chunk(call, record, out_dir, progress, advance, held)
         finally:
             if record.pictures:
                 _finish(record, images, out_dir)
         return record
 
-    def _pipeline(self, plan: Plan, pack: OpenPack, artifact: Path | None, held: Held) -> Any:
+    def _family(self, plan: Plan, pack: OpenPack, artifact: Path | None, held: Held) -> Family:
         held.enter("denoise")
         dtype: torch.dtype = getattr(torch, plan.dtype)
         weights = sha256_file(artifact / WEIGHTS) if artifact else None
         key = (pack.folder, pack.manifest.version, artifact, weights, plan.dtype, held.choice)
         if self._open is None or self._open[0] != key:
-            self._open, self._encoder, self._texts = None, None, {}
+            self._open, self._aside, self._texts = None, {}, {}
             if held.choice is None:
-                opened = open_pipeline(pack, artifact, dtype=dtype, device=self._device)
+                pipeline = open_pipeline(pack, artifact, dtype=dtype, device=self._device)
+                opened: Family = family_of(pack.manifest.family)(pipeline)
             else:
                 opened = self._open_by(held.choice, plan, pack, artifact, dtype)
-            opened.set_progress_bar_config(disable=True)
+            opened.pipeline.set_progress_bar_config(disable=True)
             self._open = (key, opened)
-        pipeline = self._open[1]
+        family = self._open[1]
         if held.choice and held.choice.baked_modulation and dtype != torch.bfloat16:
-            times, rows = self._times(pipeline, plan, dtype), min(plan.batch, len(plan.seeds))
-            modulation.ensure(pipeline.transformer, times, rows=rows, device=self._device)
+            times, rows = self._times(family, plan, dtype), min(plan.batch, len(plan.seeds))
+            modulation.ensure(family.network, times, rows=rows, device=self._device)
         if artifact is not None:
-            _scale_lora(pipeline, plan.lora_scale)
-        return pipeline
+            family.scale_lora(plan.lora_scale)
+        return family
 
     def _open_by(
         self, choice: Configuration, plan: Plan, pack: OpenPack, artifact: Path | None, dtype: torch.dtype
-    ) -> Any:
-        """The pipeline as a memory plan holds it; its text encoder is set aside, in RAM unless it stays."""
+    ) -> Family:
+        """The pipeline as a plan holds it; its text encoders are set aside, in RAM unless they stay."""
         place, packing = loading(choice, self._device)
         opened = open_pipeline(pack, artifact, dtype=dtype, device=place, **packing)
-        baked = dtype == torch.bfloat16
-        times = modulation.every_bfloat16() if baked else self._times(opened, plan, dtype)
-        rows = choice.batch if baked else min(plan.batch, len(plan.seeds))
-        settle(opened, choice, times, rows=rows, dtype=dtype, device=self._device)
+        family: Family = family_of(pack.manifest.family)(opened)
+        times, rows = None, min(plan.batch, len(plan.seeds))
+        if choice.baked_modulation and dtype == torch.bfloat16:
+            times, rows = modulation.every_bfloat16(), choice.batch
+        elif choice.baked_modulation:
+            times = self._times(family, plan, dtype)
+        settle(family, choice, times, rows=rows, dtype=dtype, device=self._device)
         home = self._device if choice.text_encoder_place == "stays" else RAM
-        self._encoder, opened.text_encoder = opened.text_encoder.to(home), None
-        return opened
+        self._aside = encoders_of(opened)
+        for name, encoder in self._aside.items():
+            encoder.to(home)
+            setattr(opened, name, None)
+        return family
 
-    def _times(self, pipeline: Any, plan: Plan, dtype: torch.dtype) -> torch.Tensor:
+    def _times(self, family: Family, plan: Plan, dtype: torch.dtype) -> torch.Tensor:
         size_px = (plan.width_px, plan.height_px)
+        pipeline = family.pipeline
         return modulation.schedule_times(pipeline, plan.steps, size_px, device=self._device, dtype=dtype)
 
+    def _words(self, family: Family, plan: Plan, held: Held) -> dict[str, Any]:
+        """The plan's prompts, encoded, as the pipeline takes them."""
+        prompts = [plan.prompt, *([plan.negative_prompt] if plan.guidance > 1 else [])]
+        keys = [(prompt, plan.lora_scale) for prompt in prompts]
+        if not self._texts.keys() >= set(keys):
+            held.enter("encode text")
+            self._texts = dict(zip(keys, self._encoded(family, prompts, held), strict=True))
+        text, *negative = (self._texts[key] for key in keys)
+        return family.words(text, negative[0] if negative else None)
+
     @torch.no_grad()
-    def _texts_for(self, pipeline: Any, plan: Plan, held: Held) -> dict[str, Any]:
-        """Text states and masks of the plan's prompts; the rest makes way for a text encoder that does."""
-        prompts = {plan.prompt, plan.negative_prompt}
-        if prompts <= self._texts.keys():
-            return self._texts
-        held.enter("encode text")
+    def _encoded(self, family: Family, prompts: list[str], held: Held) -> list[Text]:
+        """Text states; with a plan that frees the text encoders, the rest makes way for them."""
+        pipeline = family.pipeline
         freed = held.choice is not None and held.choice.text_encoder_place == "freed"
-        place = self._device if freed else self._encoder.device
-        away = [part for part in (pipeline.transformer, pipeline.vae) if freed and place.type != "cpu"]
+        away = [part for part in (family.network, pipeline.vae) if freed and self._device.type != "cpu"]
         for part in away:
             part.to(RAM)
-        pipeline.text_encoder, self._texts = self._encoder.to(place), {}
+        for name, encoder in self._aside.items():
+            setattr(pipeline, name, encoder.to(self._device) if freed else encoder)
         try:
-            for prompt in prompts:
-                states, mask = pipeline.encode_prompt(prompt, device=place)
-                mask = torch.ones(states.shape[:2], dtype=torch.long) if mask is None else mask
-                self._texts[prompt] = (states.to(self._device), mask.to(self._device))
+            place = next(iter(encoders_of(pipeline).values())).device
+            return [family.text([prompt], place).to(self._device) for prompt in prompts]
         finally:
-            pipeline.text_encoder = None
-            if freed:
-                self._encoder.to(RAM)
+            for name, encoder in self._aside.items():
+                setattr(pipeline, name, None)
+                if freed:
+                    encoder.to(RAM)
             for part in away:
                 part.to(self._device)
-        return self._texts
 
     def _chunk(
-        self, call: tuple[Any, Plan, tuple[int, ...], dict[str, Any]], record: Record, out_dir: Path,
+        self, call: tuple[Family, Plan, tuple[int, ...], dict[str, Any]], record: Record, out_dir: Path,
         progress: Progress, advance: Any, held: Held,
     ) -> list[Image.Image]:  # fmt: skip
-        pipeline, plan, seeds, texts = call
+        family, plan, seeds, words = call
 
         def each_step(_pipeline: Any, step: int, _time: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             progress.check_cancelled()
@@ -207,32 +222,28 @@ class DiffusersEngine:
                 held.enter("decode")
             return tensors
 
-        with _timed(record.seconds, "denoise"), few_threads(pipeline.transformer):
-            pixels_BHW3 = _denoise(pipeline, plan, seeds, texts, each_step)
+        with _timed(record.seconds, "denoise"), few_threads(family.network):
+            pixels_BHW3 = _denoise(family, plan, seeds, words, each_step)
         with _timed(record.seconds, "write"):
             return [
                 _keep(image, seed, record, out_dir) for image, seed in zip(pixels_BHW3, seeds, strict=True)
             ]
 
 
-def _denoise(pipeline: Any, plan: Plan, seeds: tuple[int, ...], texts: dict[str, Any], each_step: Any) -> Any:
+def _denoise(
+    family: Family, plan: Plan, seeds: tuple[int, ...], words: dict[str, Any], each_step: Any
+) -> Any:
     """Pictures (B, H, W, 3) in 0..1. Whatever happens, no cached state reaches the next picture."""
-    prompts = {"prompt": plan.prompt}
-    prompts |= {"negative_prompt": plan.negative_prompt} if plan.guidance > 1 else {}
-    words: dict[str, Any] = prompts
-    if texts:
-        words = {f"{name}_embeds": texts[text][0] for name, text in prompts.items()}
-        words |= {f"{name}_embeds_mask": texts[text][1] for name, text in prompts.items()}
     try:
-        return pipeline(
+        return family.pipeline(
             num_images_per_prompt=len(seeds),
-            latents=noise_LBNC(pipeline, seeds, plan.width_px, plan.height_px),
-            true_cfg_scale=plan.guidance,
+            latents=family.noise(seeds, (plan.width_px, plan.height_px)),
             num_inference_steps=plan.steps,
             width=plan.width_px,
             height=plan.height_px,
             output_type="np",
             callback_on_step_end=each_step,
+            **{family.guidance: plan.guidance},
             **words,
         ).images
     except torch.OutOfMemoryError as full:
@@ -241,19 +252,8 @@ def _denoise(pipeline: Any, plan: Plan, seeds: tuple[int, ...], texts: dict[str,
             hint="ask for fewer pictures at once: --batch 1",
         ) from full
     finally:
-        pipeline.transformer._reset_stateful_cache()
-
-
-def noise_LBNC(pipeline: Any, seeds: tuple[int, ...], width_px: int, height_px: int) -> torch.Tensor:
-    """The starting noise (B, N, C) of the seeds, packed as the transformer takes it."""
-    channels = pipeline.transformer.config.in_channels // 4
-    rows, columns = (2 * (side // (pipeline.vae_scale_factor * 2)) for side in (height_px, width_px))
-    drawn = [
-        torch.randn((1, 1, channels, rows, columns), generator=torch.Generator("cpu").manual_seed(seed))
-        for seed in seeds
-    ]
-    packed: torch.Tensor = pipeline._pack_latents(torch.cat(drawn), len(seeds), channels, rows, columns)
-    return packed
+        if isinstance(family.network, CacheMixin):
+            family.network._reset_stateful_cache()
 
 
 def _keep(pixels_HW3: Any, seed: int, record: Record, out_dir: Path) -> Image.Image:
@@ -277,14 +277,14 @@ def _new_record(
     plan: Plan,
     pack: OpenPack,
     artifact: Path | None,
-    pipeline: Any,
+    family: Family,
     now: datetime,
     device: str,
     free_bytes: int | None,
     seconds: dict[str, float],
 ) -> Record:
     manifest = read_artifact(artifact) if artifact else None
-    prompt_ids = pipeline.tokenizer(plan.prompt)["input_ids"]
+    prompt_ids = family.pipeline.tokenizer(plan.prompt)["input_ids"]
     return Record(
         plan=plan,
         asked=plan,
@@ -314,12 +314,6 @@ def _refuse_unknown(plan: Plan) -> None:
             raise BackendUnavailable(
                 f"the diffusers engine cannot do {name} yet", hint="oblik generate --help"
             )
-
-
-def _scale_lora(pipeline: Any, scale: float) -> None:
-    adapters = pipeline.get_list_adapters().get("transformer", [])
-    if adapters:
-        pipeline.set_adapters(adapters, [scale] * len(adapters))
 
 
 def _chunks(seeds: tuple[int, ...], size: int) -> Iterator[tuple[int, ...]]:

@@ -37,9 +37,12 @@ def tensor_key(tensors: Iterable[Tensor]) -> str:
 
 
 def component_key(pack: OpenPack, name: str) -> str:
-    """A key of one component of a pack: its files' hashes, or the pack's version where it lists none."""
+    """A key of one component of a pack: its files' hashes, or the pack's version where it lists none.
+
+    A file beside the components' folders may be a checkpoint that holds them all, and counts for each.
+    """
     files = [file for component in pack.manifest.components.values() for file in component.files]
-    hashes = sorted(file.sha256 for file in files if file.path.split("/")[0] == name)
+    hashes = sorted(file.sha256 for file in files if file.path.split("/")[0] in (name, file.path))
     return key_of(*(hashes or (pack.manifest.name, pack.manifest.version, name)))
 
 

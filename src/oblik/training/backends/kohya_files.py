@@ -81,11 +81,11 @@ def lay_out_tokenizers(pack: OpenPack, folder: Path) -> Path | None:
 
 
 def base_model(pack: OpenPack) -> Path:
-    """The pack as a diffusers folder, or its single checkpoint file. Raises PackBroken when it is neither."""
-    if (pack.folder / "model_index.json").is_file():
-        return pack.folder
+    """The pack's single checkpoint file, or the pack as a diffusers folder. Raises PackBroken."""
     named = {file.path for part in pack.manifest.components.values() for file in part.files}
     found = [name for name in sorted(named) if name.endswith((".safetensors", ".ckpt")) and "/" not in name]
+    if not found and (pack.folder / "model_index.json").is_file():
+        return pack.folder
     if len(found) != 1 or not (pack.folder / found[0]).is_file():
         raise PackBroken(
             f"pack {pack.manifest.name!r} is neither a diffusers folder nor a single checkpoint",

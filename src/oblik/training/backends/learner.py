@@ -23,10 +23,9 @@ from oblik.diffusion import lora, text_lora, tokens
 from oblik.diffusion.families.family import Family, Text, stack
 from oblik.diffusion.flow_match import squared_error, velocity_loss, weighted_mean
 from oblik.diffusion.identity import read_name
-from oblik.diffusion.modulation import on_grid
 from oblik.errors import TrainingDiverged
 from oblik.packs.memory_plan import Configuration
-from oblik.training.artifact import TEXT_ENCODER, TOKEN, WEIGHTS
+from oblik.training.artifact import TOKEN
 from oblik.training.backends.caches import Caches, Tensors, component_key, key_of, tensor_key
 from oblik.training.backends.halves import Halves, Rows
 from oblik.training.backends.optimisers import RETRY, Group, Stage
@@ -164,7 +163,7 @@ class Learner:
         x0 = batch.x0.to(device)
         eps = torch.randn(x0.shape, generator=noise).to(device)
         time = self.family.times(len(batch), x0.shape[1], noise).to(device)
-        time = on_grid(time) if self.choice else time
+        time = self.family.on_grid(time) if self.choice else time
         noisy, target = self.family.noised(x0, eps, time), self.family.target(x0, eps, time)
         weights = batch.weights.to(device)
         mean, total, errors = weights.mean(), 0.0, []
@@ -249,11 +248,9 @@ class Learner:
         return float(np.average(losses, weights=counts))
 
     def export(self, folder: Path, metadata: dict[str, str]) -> None:
-        """Write LoRA, token and, where there is one, the text encoder's LoRA."""
-        self.family.export(folder / WEIGHTS, self.config.alpha, metadata)
+        """Write the LoRA, that of the text encoders too, and the token."""
+        self.family.export(folder, self.config.alpha, metadata)
         tokens.export(self.rows, folder / TOKEN, self.request.persona.trigger)
-        if self.text_parameters:
-            text_lora.export(self.family.encoders, folder / TEXT_ENCODER, float(self.config.text_rank))
 
 
 def _parts(count: int, most: int) -> list[slice]:

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 
 from oblik.diffusion.device import few_threads, pick_device
-from oblik.diffusion.load import loading, open_pipeline, plan_for, settle
+from oblik.diffusion.families.family import family_of
+from oblik.diffusion.load import encoders_of, loading, open_pipeline, plan_for, settle
 from oblik.diffusion.memory import with_replanning
 from oblik.diffusion.modulation import STREAMS, schedule_times, training_grid
 from oblik.errors import DiskFull, OutOfMemory
@@ -100,13 +101,15 @@ class NativeTrainer:
         place, packing = loading(choice, self._device)
         pipeline = self._open_pack(request.pack, dtype, place, **packing)
         times, side = training_grid(), request.pack.manifest.native_size_px
-        if request.config.sample_every:
+        if choice.baked_modulation and request.config.sample_every:
             probed = schedule_times(
                 pipeline, probe.SAMPLER_STEPS, (side, side), device=self._device, dtype=dtype
             )
             times = torch.cat([times.to(dtype), probed.cpu()])
-        settle(pipeline, choice, times, rows=choice.batch, dtype=dtype, device=self._device)
-        pipeline.text_encoder.to(self._device)
+        family = family_of(request.pack.manifest.family)(pipeline)
+        settle(family, choice, times, rows=choice.batch, dtype=dtype, device=self._device)
+        for encoder in encoders_of(pipeline).values():
+            encoder.to(self._device)
         return pipeline
 
 
