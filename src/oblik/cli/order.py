@@ -38,9 +38,9 @@ def run(ctx: click.Context, order: Path) -> None:
     1 when some pictures could not be made.
     """
     settings: Settings = ctx.obj
-    note(studio.caution(settings))
     made = studio.run_order(settings, order, progress=RichProgress())
     report = made.report
+    note(studio.caution(settings, report.persona))
     for failure in report.failures:
         click.echo(f"failed: {failure.item}, seed {failure.seed}: {failure.message}")
     for change in report.changes:

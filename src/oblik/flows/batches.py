@@ -155,6 +155,7 @@ class Run:
 
     def _run(self, batch: Batches, seeds: Sequence[int], progress: Progress) -> None:
         """Run the seeds into a folder of their own, which takes its name when they are finished."""
+        progress.check_cancelled()
         self._guard.rest(progress, self._pause_s)
         self._pause_s = batch.pace.pause_s
         folder = self._target / f"{next_number(self._target):03d}-{batch.item}"

@@ -147,7 +147,7 @@ def _records(
     """Records of these days, oldest first. A file that was not touched since then is not opened."""
     files = {file.resolve() for place in places if place.is_dir() for file in place.rglob(FILE_NAME)}
     found = []
-    for file in files:
+    for file in sorted(files):
         if file.stat().st_mtime < since.timestamp():
             continue
         try:

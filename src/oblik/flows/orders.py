@@ -8,9 +8,10 @@ can be refused is refused before the first picture. Knows nothing of tensors and
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from oblik.errors import RequestError
@@ -26,6 +27,7 @@ from oblik.generation.plan import Plan
 from oblik.generation.presets import find_preset
 from oblik.packs.manifest import OpenPack
 from oblik.paths import Home
+from oblik.personas.permission import under_consent
 from oblik.personas.persona import Persona
 from oblik.progress import Progress, Unseen
 
@@ -94,10 +96,13 @@ def run_order(
         wanted=sum(len(batch.plan.seeds) for batch in batches),
     )  # fmt: skip
 
+    began_s = time.monotonic()
+
     def make(plan: Plan, folder: Path, engine: Engine) -> None:
         generate(
             persona, plan, home=bench.home, pack=bench.pack, engine=engine,
-            progress=bench.guard.watch(Unseen(progress)), now=now, folder=folder,
+            progress=bench.guard.watch(Unseen(progress)), folder=folder,
+            now=now + timedelta(seconds=int(time.monotonic() - began_s)),
         )  # fmt: skip
 
     folders = bench.home.persona(persona.slug)
@@ -107,7 +112,8 @@ def run_order(
         wanted=lambda: folders.toml.is_file() or not known,
     )  # fmt: skip
     try:
-        return run.all(batches, progress)
+        permitted = under_consent(persona, "generate", home=bench.home, now=now, progress=progress)
+        return run.all(batches, permitted)
     finally:
         if known and not folders.toml.is_file():  # deleted meanwhile: nothing of them is written again
             shutil.rmtree(folders.root, ignore_errors=True)

@@ -24,6 +24,7 @@ from oblik.generation.plan import Plan
 from oblik.generation.presets import Preset, find_preset, plan_from
 from oblik.generation.record import FILE_NAME as RECORD
 from oblik.paths import Home
+from oblik.personas.permission import under_consent
 from oblik.personas.persona import Persona
 from oblik.progress import Progress, Unseen
 
@@ -57,6 +58,9 @@ def smoke(
         name=NAME, type=NAME, persona=plan.persona, pack=plan.pack, lora=plan.lora, order_sha256="",
         started_at=now, wanted=count,
     )  # fmt: skip
+
+    if persona is not None:
+        progress = under_consent(persona, "generate", home=bench.home, now=now, progress=progress)
 
     def make(plan: Plan, folder: Path, engine: Engine) -> None:
         watched = bench.guard.watch(Unseen(progress))

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from oblik.errors import InvalidInput, NotFound, RequestError
 from oblik.generation.orders import MOST_PICTURES, ORDER, Order, jobs_of
 
-MOST_BYTES = 1 << 20
+MOST_BYTES, DEEPEST = 1 << 20, 10
 NAMED = 10
 """So many mistakes are named at once."""
 Place = tuple[str | int, ...]
@@ -116,20 +116,13 @@ def line_of(node: yaml.Node | None, place: Place) -> int:
 def _composed(path: Path, content: bytes) -> yaml.Node:
     """The file's one document as nodes."""
     if len(content) > MOST_BYTES:
-        raise InvalidInput(
-            f"{path.name} has {len(content):,} bytes and is no order", hint="oblik order --help"
-        )
+        raise _broken(path, 1, f"{len(content):,} bytes are too many for an order")
     try:
         text = content.decode("utf-8-sig")
-        for event in yaml.parse(text, Loader=_PlainLoader):
-            if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None):
-                line = event.start_mark.line + 1
-                raise _broken(path, line, "anchors and tags are not used in orders")
+        _refuse_tricks(path, text)
         root = yaml.compose(text, Loader=_PlainLoader)
     except UnicodeDecodeError as broken:
         raise _broken(path, 1, "it is not UTF-8 text") from broken
-    except RecursionError as broken:
-        raise _broken(path, 1, "it is nested too deeply") from broken
     except yaml.YAMLError as broken:
         mark = getattr(broken, "problem_mark", None) or getattr(broken, "context_mark", None)
         problem = getattr(broken, "problem", None) or "it is not YAML"
@@ -137,6 +130,18 @@ def _composed(path: Path, content: bytes) -> yaml.Node:
     if not isinstance(root, yaml.MappingNode):
         raise _broken(path, 1, "an order is a mapping: name, persona, type ...")
     return root
+
+
+def _refuse_tricks(path: Path, text: str) -> None:
+    """What no order needs and what could make reading it endless."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_PlainLoader):
+        line = event.start_mark.line + 1
+        if getattr(event, "anchor", None) or getattr(event, "tag", None):
+            raise _broken(path, line, "anchors and tags are not used in orders")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise _broken(path, line, "it is nested too deeply")
 
 
 def _plain(path: Path, node: yaml.Node) -> Any:
@@ -165,6 +170,8 @@ def _words(path: Path, root: yaml.Node, refused: ValidationError) -> str:
     lines = []
     for error in refused.errors():
         place = tuple(part for n, part in enumerate(error["loc"]) if not (n == 0 and part in _TAGS))
+        if error["type"] == "union_tag_invalid":
+            place = ("type",)
         words = ".".join(str(part) for part in place)
         message = _plainer(error["type"], error["msg"], error.get("input"))
         lines.append((line_of(root, place), f"{words}: {message}" if words else message))
@@ -180,7 +187,7 @@ def _plainer(kind: str, message: str, given: Any) -> str:
         "missing": "is missing",
         "extra_forbidden": "is no word of an order",
         "union_tag_not_found": "type is missing: series, catalogue or grid",
-        "union_tag_invalid": "type is series, catalogue or grid",
+        "union_tag_invalid": "is series, catalogue or grid",
     }
     if kind in known:
         return known[kind]
