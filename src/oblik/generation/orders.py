@@ -28,10 +28,10 @@ _STRICT = ConfigDict(frozen=True, extra="forbid")
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$"
 
 
-def _optional(name: str) -> tuple[Any, Any]:
+def _optional(name: str) -> Any:
     """A field of `Plan` with its range, as one that may be left out."""
     field = Plan.model_fields[name]
-    kind = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+    kind: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
     return (kind | None, None)
 
 
