@@ -58,9 +58,11 @@ def put(
     mode: str = "fast",
     measured: bool = True,
     place: Path | None = None,
+    **plan: object,
 ) -> None:
     """A record of pictures with these scores; None where no face was found."""
-    asked = Plan(pack="paint", persona=slug, prompt="secret words", seeds=tuple(range(len(scores))))
+    values = {"prompt": f"<oblik_{slug}> secret words", "seeds": tuple(range(len(scores))), **plan}
+    asked = Plan.model_validate({"pack": "paint", "persona": slug, **values})
     pictures = [
         Picture(file=f"{seed}.png", seed=seed, sha256="0", likeness=score if measured else None,
                 face_found=score is not None if measured else None)
@@ -108,6 +110,13 @@ def test_the_sums_of_a_day(world: World) -> None:
     ]  # fmt: skip
     assert gather(home, DAY, "alex").pictures == 1
     assert sentence(gather(home, DAY + timedelta(days=9))) == "nothing was made"
+
+
+def test_pictures_to_compare_with_are_not_counted(world: World) -> None:
+    put(world.home, "v001", [0.6])
+    put(world.home, "demo/without_token/01", [0.1], prompt="photo of a woman")
+    put(world.home, "demo/without_lora/01", [0.1], lora_scale=0)
+    assert gather(world.home, DAY).mean_likeness == 0.6
 
 
 def test_a_day_begins_at_midnight_of_the_place(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -339,6 +339,13 @@ def test_styles_are_allowed_where_the_order_says_so(shop: Shop) -> None:
     assert "painting" in planned(file, shop.world.persona, shop.bench)[1].plan.prompt
 
 
+def test_a_preset_of_a_file_is_meant_from_the_order_on(shop: Shop) -> None:
+    private_dir(shop.folder)
+    (shop.folder / "mine.toml").write_text('about = "x"\n[plan]\nsteps = 9\n', encoding="utf-8")
+    file = shop.file(GRID + "quality: mine.toml\n")
+    assert {batch.plan.steps for batch in planned(file, shop.world.persona, shop.bench)} == {9}
+
+
 def test_one_run_at_a_time(shop: Shop) -> None:
     private_dir(shop.target)
     with FileLock(shop.target / LOCK), pytest.raises(Conflict, match="at work"):

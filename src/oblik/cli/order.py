@@ -49,7 +49,7 @@ def run(ctx: click.Context, order: Path) -> None:
     click.echo(machine_words(report))
     click.echo(str(made.folder / (report.grid or "generation_report.json")))
     if report.pictures:
-        click.echo(f"next: oblik likeness measure {made.folder}")
+        click.echo(f"next: oblik likeness measure {made.folder} --persona {report.persona}")
     ctx.exit(0 if report.state == "done" else 1)
 
 

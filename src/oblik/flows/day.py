@@ -9,7 +9,7 @@ files. Knows no HTML.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
@@ -111,10 +111,13 @@ def gather(home: Home, day: date, slug: str | None = None) -> DayReport:
     first = datetime.combine(day - timedelta(days=DAYS - 1), time()).astimezone()
     lines = [line for line in Journal(home).lines(first, until) if slug in (None, line.get("persona"))]
     of_day = [line for line in lines if line["time"] >= since]
-    slugs = [slug] if slug else [persona.slug for persona in PersonaStore(home).list()]
+    store = PersonaStore(home)
+    people = [store.get(slug)] if slug else store.list()
+    triggers = {persona.slug: persona.trigger for persona in people}
+    slugs = list(triggers)
     places = [home.persona(name).gallery for name in slugs]
     places += [Path(line["folder"]) for line in lines if "folder" in line]
-    records = list(_records(places, first, until, slugs))
+    records = list(_records(places, first, until, triggers))
     today = [record for record in records if record.started_at >= since]
     orders = list(_orders(places, since, until))
     failed = Counter(failure.code for report in orders for failure in report.failures)
@@ -142,9 +145,12 @@ def switched(record: Record) -> bool:
 
 
 def _records(
-    places: Sequence[Path], since: datetime, until: datetime, slugs: Sequence[str]
+    places: Sequence[Path], since: datetime, until: datetime, triggers: Mapping[str, str]
 ) -> Iterator[Record]:
-    """Records of these days, oldest first. A file that was not touched since then is not opened."""
+    """Records of these days, oldest first. A file that was not touched since then is not opened.
+
+    Pictures without the token or the LoRA, made to compare with, are not pictures of the person.
+    """
     files = {file.resolve() for place in places if place.is_dir() for file in place.rglob(FILE_NAME)}
     found = []
     for file in sorted(files):
@@ -154,7 +160,9 @@ def _records(
             record = read_record(file)
         except OblikError:
             continue
-        if since <= record.started_at < until and record.plan.persona in slugs:
+        trigger = triggers.get(record.plan.persona or "")
+        shown = trigger is not None and trigger in record.plan.prompt and record.plan.lora_scale > 0
+        if shown and since <= record.started_at < until:
             found.append(record)
     yield from sorted(found, key=lambda record: record.started_at)
 

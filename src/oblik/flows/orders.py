@@ -67,7 +67,7 @@ def planned(file: OrderFile, persona: Persona, bench: Bench) -> list[Batches]:
     for job in jobs_of(file.order):
         asked = job.asked | {"seeds": job.seeds, "lora": lora}
         try:
-            preset = find_preset(job.quality, bench.home.root / "presets")
+            preset = find_preset(_named(job.quality, file.path), bench.home.root / "presets")
             wish = Wish(job.text, asked, style=job.style)
             plan = plan_order(wish, persona, preset, bench.pack, bench.home, bench.others)
             open_artifact(plan, bench.home, bench.pack)
@@ -117,3 +117,8 @@ def run_order(
     finally:
         if known and not folders.toml.is_file():  # deleted meanwhile: nothing of them is written again
             shutil.rmtree(folders.root, ignore_errors=True)
+
+
+def _named(quality: str, order: Path) -> str:
+    """A preset's name, or its file from the order's file on."""
+    return str(order.parent / quality) if quality.endswith(".toml") else quality
