@@ -8,6 +8,7 @@ from datetime import timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 import pytest
 
@@ -42,7 +43,7 @@ def folders(world: World) -> PersonaHome:
     make(world, "v001", "in a <park>")
     make(world, "orders/spring/001-item", "at night", 1)
     make(world, "orders/spring/002-item", "on a beach", 2)
-    make(world, "v002", "in a room", 3)
+    make(world, "best of #1 & 2", "in a room", 3)
     return world.home.persona("sitter")
 
 
@@ -58,7 +59,7 @@ class Links(HTMLParser):
 def test_batches_come_newest_first_and_half_finished_ones_do_not(folders: PersonaHome) -> None:
     shutil.copytree(folders.gallery / "v001", folders.gallery / "orders" / "spring" / "003-item.part")
     names = [batch.name for batch in batches(folders)]
-    assert names == ["v002", "orders/spring/002-item", "orders/spring/001-item", "v001"]
+    assert names == ["best of #1 & 2", "orders/spring/002-item", "orders/spring/001-item", "v001"]
     assert batches(PersonaHome(folders.root / "nowhere")) == []
 
 
@@ -68,7 +69,7 @@ def test_the_page_shows_every_picture_and_needs_nothing_from_elsewhere(
     ruler = open_ruler(world.persona, home=world.home, pack=world.pack, stack=world.stack)
     measure(
         world.persona,
-        folders.gallery / "v002",
+        folders.gallery / "best of #1 & 2",
         ruler,
         home=world.home,
         progress=SilentProgress(),
@@ -79,7 +80,7 @@ def test_the_page_shows_every_picture_and_needs_nothing_from_elsewhere(
     links = Links()
     links.feed(text)
     assert len(links.found) == 4 * (1 + 2 * 2)
-    assert [link for link in links.found if not (folders.gallery / link).is_file()] == []
+    assert [link for link in links.found if not (folders.gallery / unquote(link)).is_file()] == []
     assert "in a &lt;park&gt;" in text
     assert re.search(r"mean\s+likeness 0\.9\d, threshold", text)
     assert text.count('class="chip pass"') == 2
@@ -90,7 +91,7 @@ def test_previews_are_made_once_and_go_with_their_pictures(world: World, folders
     draw(folders, "sitter")
     before = {path: path.stat().st_mtime_ns for path in (folders.gallery / PREVIEWS).rglob("*.jpg")}
     delete(folders, chosen(folders, ["v001"]))
-    (folders.gallery / "v002" / "01-seed1.png").write_bytes(b"damaged")
+    (folders.gallery / "best of #1 & 2" / "01-seed1.png").write_bytes(b"damaged")
     draw(folders, "sitter")
     after = {path: path.stat().st_mtime_ns for path in (folders.gallery / PREVIEWS).rglob("*.jpg")}
     assert len(after) == 6
@@ -106,10 +107,11 @@ def test_pictures_leave_byte_for_byte_and_prompts_only_when_asked_for(
     assert copy.read_bytes() == source.read_bytes()
     assert not list((tmp_path / "out").rglob("*.json"))
     with pytest.raises(Conflict, match="there already"):
-        export(chosen(folders, ["v002", "v001"]), tmp_path / "out")
-    assert not (tmp_path / "out" / "v002").exists(), "all or nothing"
+        export(chosen(folders, ["best of #1 & 2", "v001"]), tmp_path / "out")
+    assert not (tmp_path / "out" / "best of #1 & 2").exists(), "all or nothing"
     assert any(
-        path.name == "record.json" for path in export(chosen(folders, ["v002"]), tmp_path, records=True)
+        path.name == "record.json"
+        for path in export(chosen(folders, ["best of #1 & 2"]), tmp_path, records=True)
     )
     with pytest.raises(InvalidInput):
         export(chosen(folders, ["v001"]), folders.gallery / "v001" / "copies")
@@ -123,7 +125,11 @@ def test_what_is_deleted_is_gone_with_its_previews_and_nothing_else_is(folders: 
     assert not (folders.gallery / INDEX).exists(), "a page that shows what is gone"
     assert delete(folders, chosen(folders, ["orders"])) == 2
     assert not (folders.gallery / "orders").exists()
-    assert [batch.name for batch in batches(folders)] == ["v002", "v001"]
+    assert [batch.name for batch in batches(folders)] == ["best of #1 & 2", "v001"]
+    (folders.gallery / "v001" / "record.json").write_text("{}")
+    assert [batch.name for batch in batches(folders)] == ["best of #1 & 2"], (
+        "one damaged record hides no other"
+    )
 
 
 @pytest.mark.parametrize("name", ["v003", "", "/", "..", "../loras/v001", "v00", ".", "orders/../.."])

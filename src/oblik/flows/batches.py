@@ -171,6 +171,7 @@ class Run:
     def _took(self, batch: Batches, part: Path, folder: Path, seconds: float) -> None:
         """Write down what a batch left."""
         if not self._wanted():
+            shutil.rmtree(part, ignore_errors=True)
             return
         keep(part, folder)
         report = self._report

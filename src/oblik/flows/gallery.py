@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,12 +50,13 @@ class Batch:
 
 
 def batches(folders: PersonaHome) -> list[Batch]:
-    """Every batch in the gallery, newest first."""
-    places = [place for place in folders.gallery.rglob(FILE_NAME) if not _hidden(place, folders.gallery)]
-    found = [
-        Batch(place.parent.relative_to(folders.gallery).as_posix(), place.parent, read_record(place))
-        for place in places
-    ]
+    """Every batch in the gallery, newest first; a folder whose record is damaged is passed over."""
+    found = []
+    for place in folders.gallery.rglob(FILE_NAME):
+        if not _hidden(place, folders.gallery):
+            name = place.parent.relative_to(folders.gallery).as_posix()
+            with suppress(OblikError):
+                found.append(Batch(name, place.parent, read_record(place)))
     return sorted(found, key=lambda batch: (batch.record.started_at, batch.name), reverse=True)
 
 

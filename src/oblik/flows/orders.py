@@ -26,7 +26,7 @@ from oblik.generation.orders import jobs_of
 from oblik.generation.plan import Plan
 from oblik.generation.presets import find_preset
 from oblik.packs.manifest import OpenPack
-from oblik.paths import Home
+from oblik.paths import Home, expanded
 from oblik.personas.permission import under_consent
 from oblik.personas.persona import Persona
 from oblik.progress import Progress, Unseen
@@ -50,7 +50,7 @@ def target_of(file: OrderFile, home: Home) -> Path:
     order = file.order
     if order.folder is None:
         return home.persona(order.persona).gallery / FOLDER / order.name
-    return (file.path.parent / Path(order.folder).expanduser()).absolute()
+    return (file.path.parent / expanded(order.folder)).absolute()
 
 
 def planned(file: OrderFile, persona: Persona, bench: Bench) -> list[Batches]:
