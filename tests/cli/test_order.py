@@ -47,7 +47,9 @@ def paint(home: Home, name: str = "v001") -> Path:
     folder = home.persona("sitter").gallery / name
     folder.mkdir(parents=True)
     Image.new("RGB", (16, 16), "red").save(folder / "01-seed1.png")
-    plan = Plan(pack="tiny", persona="sitter", prompt="in a park", seeds=(1,), steps=36, guidance=3.5)
+    plan = Plan(
+        pack="tiny", persona="sitter", prompt="<oblik_sitter> in a park", seeds=(1,), steps=36, guidance=3.5
+    )
     picture = Picture(file="01-seed1.png", seed=1, sha256=sha256_file(folder / "01-seed1.png"))
     record = Record(
         plan=plan, asked=plan, started_at=NOW, token_ids=[7], prompt_ids=[], lora_sha256=None,
