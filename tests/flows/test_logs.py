@@ -114,9 +114,12 @@ def test_every_operation_leaves_a_line_and_no_prompt(home: Home) -> None:
         details["files"] = 3
     with pytest.raises(NotFound), studio.operation(settings, "train", "nobody"):
         raise AssertionError("an operation on nobody is refused")
+    with pytest.raises(InvalidInput), studio.operation(settings, "generate", None):
+        raise InvalidInput("'Jane' in the prompt is refused")
     with pytest.raises(ZeroDivisionError), studio.operation(settings, "demo", None):
         raise ZeroDivisionError("a bug")
-    done, refused, failed = lines(home)
+    done, refused, quoted, failed = lines(home)
+    assert "message" not in quoted
     assert (done["what"], done["outcome"], done["files"], done["level"]) == ("pack verify", "done", 3, "info")
     assert (refused["outcome"], refused["error"], refused["level"]) == ("refused", "not_found", "warning")
     assert (failed["outcome"], failed["message"], failed["level"]) == ("failed", "a bug", "error")

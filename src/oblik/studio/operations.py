@@ -45,7 +45,8 @@ def operation(settings: Settings, what: str, slug: str | None) -> Iterator[dict[
         outcome = "refused" if isinstance(error, RequestError) else "failed"
         outcome = "stopped" if error.exit_status == 4 else outcome
         ended = {**details, "outcome": outcome, "error": error.code}
-        log(settings, what, slug, seconds=_since(began_s), message=error.message, **ended)
+        words = None if outcome == "refused" else error.message  # a refusal quotes what somebody typed
+        log(settings, what, slug, seconds=_since(began_s), message=words, **ended)
         _note(settings, what, slug, ended)
         raise
     except KeyboardInterrupt:
