@@ -22,14 +22,17 @@ from oblik import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK_LINE = re.compile(r'[a-z0-9][a-z0-9-]*==[0-9][0-9a-z.]*( ; python_version (<|>=) "3\.11")?')
-DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python-headless", "tomllib": "tomli", "yaml": "pyyaml"}
+DISTRIBUTIONS = {
+    "PIL": "pillow", "cv2": "opencv-python-headless", "pynvml": "nvidia-ml-py", "tomllib": "tomli",
+    "yaml": "pyyaml",
+}  # fmt: skip
 NEEDED_UNSEEN = {
     "accelerate": "diffusers and transformers load weights through it",
     "onnx": "torch writes ONNX files through it",
     "scipy": "diffusers' schedulers and imagehash import it",
     "tomli": "pydantic-settings reads TOML with it on Python 3.10",
 }
-OPTIONAL = {"dlib", "bitsandbytes", "torchao"}
+OPTIONAL = {"dlib", "bitsandbytes", "nvidia-ml-py", "torchao"}
 
 
 def project() -> dict[str, Any]:

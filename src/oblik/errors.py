@@ -13,6 +13,7 @@
     |   |-- PackBroken              a pack file is missing or its hash is wrong
     |   |-- LoraBroken              LoRA keys that do not fit the model
     |   |-- OutOfMemory             no configuration fits
+    |   |-- TooHot                  the card must cool down first
     |   |-- TrainingDiverged        the loss is no number any more, or grows
     |   `-- DiskFull                no room for the next file
     |-- JobCancelled            exit 4   somebody asked it to stop
@@ -87,6 +88,10 @@ class LoraBroken(BackendError):
 
 class OutOfMemory(BackendError):
     code = "out_of_memory"
+
+
+class TooHot(BackendError):
+    code = "too_hot"
 
 
 class TrainingDiverged(BackendError):

@@ -72,6 +72,11 @@ class Settings(BaseSettings):
     )
     comfyui_dir: Path | None = Field(None, description="Folder of ComfyUI, for `lora install --to comfyui`.")
 
+    log_days: int = Field(30, ge=30, description="Days that the log is kept, at least 30.")
+    log_mib: int = Field(
+        256, ge=8, description="Most MiB of the log; days beyond the first 30 go before it grows further."
+    )
+
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @field_validator("home", "kohya_script_path", "kohya_workspace", "easy_diffusion_dir", "comfyui_dir")

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -105,6 +106,38 @@ def test_the_record_says_how_to_do_it_again_and_the_bytes_are_the_same(flow: Flo
     found = studio.replay(flow.settings, flow.batch("portraits") / "01" / "record.json")
     assert found.differences == ()
     assert found.same == (True,)
+
+
+def test_an_order_is_killed_and_goes_on_without_repeating_a_picture(flow: Flow, tmp_path: Path) -> None:
+    """A real SIGKILL after the first batch; what was finished keeps its bytes."""
+    order = tmp_path / "order.yaml"
+    head = f"name: killed\npersona: {flow.result.persona}\ntype: grid\nseeds: [1, 2]\n"
+    order.write_text(head + "prompts: [in a park, in a room]\nplan: {steps: 4, batch: 1}\n", encoding="utf-8")
+    typed = [
+        sys.executable,
+        "-m",
+        "oblik",
+        "--home",
+        flow.result.home,
+        "--device",
+        "cpu",
+        "order",
+        "run",
+        order,
+    ]
+    target = flow.folders.gallery / "orders" / "killed"
+    running = subprocess.Popen([str(word) for word in typed])
+    while running.poll() is None and len(list(target.glob("0*/record.json"))) < 2:
+        time.sleep(0.05)
+    running.kill()
+    assert running.wait() != 0, "it was still at work"
+    before = {path: path.read_bytes() for path in target.glob("0*[0-9]/*.png")}
+    report = studio.run_order(flow.settings, order).report
+    assert (report.state, len(report.pictures)) == ("done", 4)
+    assert sum(picture.again for picture in report.pictures) >= 2
+    assert {path: path.read_bytes() for path in before} == before
+    found = studio.replay(flow.settings, target / "001-prompt-1")
+    assert found.identical
 
 
 def test_likeness_is_measured_with_and_without_the_token(flow: Flow) -> None:

@@ -7,10 +7,21 @@ from typing import Any
 
 import pytest
 
-from oblik.errors import InvalidInput, NotFound
-from oblik.generation.presets import Preset, find_preset, plan_from, read_preset
+from oblik.errors import Conflict, InvalidInput, NotFound
+from oblik.generation.plan import Plan
+from oblik.generation.presets import (
+    SHIPPED,
+    Pace,
+    Preset,
+    find_preset,
+    list_presets,
+    plan_from,
+    read_preset,
+    save_preset,
+)
 from oblik.packs.manifest import Pack
 
+LEVELS = ("preview", "standard", "high", "max", "experimental")
 ASKED: dict[str, Any] = {"persona": "sitter", "prompt": "photo", "seeds": (1,)}
 
 
@@ -67,4 +78,89 @@ def test_own_folders_come_before_the_shipped_ones(tmp_path: Path) -> None:
     assert find_preset("fast", tmp_path).about == "mine"
     with pytest.raises(NotFound) as missing:
         find_preset("slow", tmp_path)
-    assert "fast, reliable" in missing.value.hint
+    assert "experimental, fast, high" in missing.value.hint
+
+
+def level_plans(family: str, native_px: int, side_multiple_px: int = 16, **defaults: object) -> list[Plan]:
+    of_pack = Pack(
+        name="p", version="1", family=family, native_size_px=native_px, side_multiple_px=side_multiple_px,
+        defaults={"width_px": native_px, "height_px": native_px, "steps": 3, **defaults},
+    )  # fmt: skip
+    return [plan_from(find_preset(name), of_pack, ASKED) for name in LEVELS]
+
+
+def test_the_levels_are_those_of_the_requirement_for_the_family_it_measured() -> None:
+    plans = level_plans("stable_diffusion", 512, 64)
+    assert [plan.width_px for plan in plans] == [256, 320, 384, 448, 512]
+    assert [plan.steps for plan in plans] == [6, 8, 10, 12, 15]
+    assert [plan.guidance for plan in plans] == [4.0, 5.0, 6.0, 6.5, 7.0]
+    paces = [find_preset(name).pace for name in LEVELS]
+    assert [pace.pause_s for pace in paces] == [1.5, 2.0, 2.5, 3.0, 4.0]
+    assert [pace.largest_batch for pace in paces] == [100, 50, 20, 10, 5]
+
+
+def test_qwen_image_gets_sizes_and_guidance_of_its_own() -> None:
+    plans = level_plans("qwen_image", 768)
+    assert [plan.width_px for plan in plans] == [512, 768, 1024, 1328, 1328]
+    assert all(2.5 <= plan.guidance <= 4 for plan in plans)
+    costs = [plan.width_px * plan.height_px * plan.steps for plan in plans]
+    assert costs == sorted(costs)
+    assert len(set(costs)) == len(costs)
+
+
+def test_a_bigger_pack_gets_bigger_pictures_and_a_small_one_keeps_its_size() -> None:
+    assert [plan.width_px for plan in level_plans("stable_diffusion", 1024, 64)] == [512, 640, 768, 896, 1024]
+    small = level_plans("qwen_image", 128)
+    assert {(plan.width_px, plan.height_px) for plan in small} == {(128, 128)}
+    assert [plan.steps for plan in small] == [12, 30, 40, 50, 70], "a level is stronger than the pack"
+
+
+def test_a_level_keeps_the_shape_of_the_pack() -> None:
+    high = level_plans("qwen_image", 768, width_px=768, height_px=1024)[2]
+    assert (high.width_px, high.height_px) == (1024, 1360)
+
+
+def test_what_was_asked_for_wins_over_a_level_but_not_over_its_largest_batch() -> None:
+    plan = plan_from(find_preset("experimental"), pack(), ASKED | {"steps": 7, "batch": 8})
+    assert (plan.steps, plan.batch) == (7, 5)
+
+
+def test_more_steps_are_what_reliable_means_whatever_the_pack_says() -> None:
+    assert plan_from(find_preset("reliable"), pack(steps=30), ASKED).steps == 50
+
+
+def test_every_shipped_preset_is_listed_and_has_fixed_seeds(tmp_path: Path) -> None:
+    (tmp_path / "high.toml").write_text('about = "mine"', encoding="utf-8")
+    found = {known.name: known for known in list_presets(tmp_path)}
+    assert set(found) == {*LEVELS, "fast", "reliable"}
+    assert (found["high"].shipped, found["high"].preset.about) == (False, "mine")
+    assert all(known.preset.plan["seeds"] for known in found.values() if known.path.parent == SHIPPED)
+
+
+def test_a_saved_preset_comes_back_without_what_belongs_to_one_picture(tmp_path: Path) -> None:
+    values = plan_from(find_preset("standard"), pack(), ASKED | {"lora": "v001", "steps": 36})
+    preset = Preset(about="x", pace=Pace(pause_s=7), plan=values.model_dump(mode="json"))
+    path = save_preset("mine", tmp_path, preset)
+    saved = read_preset(path)
+    assert saved.pace == preset.pace
+    assert saved.plan["steps"] == 36
+    assert saved.plan.keys().isdisjoint({"persona", "prompt", "lora", "pack", "references"})
+    with pytest.raises(Conflict):
+        save_preset("mine", tmp_path, preset)
+    level = find_preset("high")
+    assert read_preset(save_preset("mine", tmp_path, level, replace=True)) == level
+
+
+@pytest.mark.parametrize(
+    ("name", "plan", "said"),
+    [
+        ("../mine", {}, "cannot name a preset"),
+        ("Mine", {}, "cannot name a preset"),
+        ("mine", {"cfg": 7}, "no 'cfg'"),
+        ("mine", {"steps": 400}, "steps: .*150"),
+    ],
+)
+def test_what_cannot_be_saved_is_refused(tmp_path: Path, name: str, plan: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidInput, match=said):
+        save_preset(name, tmp_path, Preset(about="", plan=plan))
+    assert list(tmp_path.iterdir()) == []

@@ -43,7 +43,7 @@ NEEDED = (
 EXTRAS = {
     "dlib": (("dlib",), "face stack for real photographs"),
     "quantised": (("torchao",), "weights packed as they are read"),
-    "gpu": (("bitsandbytes",), "NF4 weights on an NVIDIA GPU"),
+    "gpu": (("bitsandbytes", "nvidia-ml-py"), "NF4 weights and temperature of an NVIDIA GPU"),
 }
 MARKS = {"ok": "[green]ok[/green]", "note": "[yellow]note[/yellow]", "missing": "[red]missing[/red]"}
 

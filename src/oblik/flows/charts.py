@@ -106,6 +106,51 @@ def loss_chart(steps: Sequence[int], losses: Sequence[float], checks: Sequence[t
     return _svg(width, height, parts, "Loss over training steps")
 
 
+def day_strip(rows: Sequence[Marks], thresholds: Sequence[float | None]) -> str:
+    """One row of marks for each person, each with a threshold of its own where there is one."""
+    row_px = 46
+    height = TOP + row_px * len(rows) + BOTTOM
+    values = [value for row in rows for value in row.values]
+    low = math.floor(min(0.0, *values, 0.0) * 5) / 5
+    x = Scale(low, 1.0, LEFT + 132, WIDTH - RIGHT)
+    parts = [_ticks_x(x, _steps(low, 1.0, 0.2), TOP, height - BOTTOM, "{:.1f}")]
+    for place, (row, threshold) in enumerate(zip(rows, thresholds, strict=True)):
+        middle = TOP + row_px * (place + 0.5)
+        parts.append(_side_label(row.label, middle + 4))
+        if threshold is not None:
+            at, top, bottom = x(threshold), middle - row_px / 2 + 4, middle + row_px / 2 - 4
+            parts.append(f'<line class="rule" x1="{at}" x2="{at}" y1="{top}" y2="{bottom}"/>')
+        parts += [
+            f'<circle class="dot {row.kind}" cx="{x(value)}" cy="{middle}" r="6.5"/>' for value in row.values
+        ]
+    return _svg(WIDTH, height, parts, "Likeness of the day's pictures, a row for each person")
+
+
+def trend_chart(names: Sequence[str], counts: Sequence[int], means: Sequence[float | None]) -> str:
+    """Pictures of each day as bars, and above them the mean likeness where one was measured."""
+    height = 280
+    known = [mean for mean in means if mean is not None]
+    x = Scale(-0.5, len(names) - 0.5, LEFT, WIDTH - RIGHT)
+    y = Scale(min(0.0, *known, 0.0), 1.0, height - BOTTOM, TOP)
+    bars = Scale(0, max(1, *counts), y(y.low), TOP + (height - BOTTOM - TOP) * 0.6)
+    parts = [_ticks_y(y, (0, 0.5, 1), LEFT, WIDTH - RIGHT, ("0", "0.5", "1"))]
+    for place, (name, count) in enumerate(zip(names, counts, strict=True)):
+        left, top, width_px = x(place - 0.34), bars(count), x(place + 0.34) - x(place - 0.34)
+        size = f'width="{width_px:.2f}" height="{bars(0) - top:.2f}"'
+        parts.append(f'<rect class="area" x="{left}" y="{top}" {size}/>')
+        parts.append(
+            f'<text class="tick" x="{x(place)}" y="{height - BOTTOM + 22}" text-anchor="middle">{name}</text>'
+        )
+        if count:
+            parts.append(
+                f'<text class="tick" x="{x(place)}" y="{top - 6}" text-anchor="middle">{count}</text>'
+            )
+    points = [(x(place), y(mean)) for place, mean in enumerate(means) if mean is not None]
+    parts.append(f'<polyline class="line" points="{_points(points)}"/>')
+    parts += [f'<circle class="dot" cx="{at:.1f}" cy="{top:.1f}" r="5"/>' for at, top in points]
+    return _svg(WIDTH, height, parts, "Pictures and mean likeness, day by day")
+
+
 def _impostor_area(scores_N: Scores_N, x: Scale, top_px: float, bottom_px: float) -> str:
     counts, edges = np.histogram(scores_N, bins=60, range=(x.low, x.high))
     y = Scale(0, max(1, int(counts.max())), bottom_px, top_px + 10)

@@ -1,24 +1,29 @@
 """Every operation on a person passes here: its lines in the audit log are written in this one place.
 
-In: the name of an operation and whom it is about. Out: a line when it begins, and one that says how it ended:
-done, refused, failed or stopped, with a few harmless values. Knows nothing of what the operations do; whether
-they are allowed is asked in `oblik.personas.permission`.
+In: the name of an operation and whom it is about. Out: a line when it begins, and one that says how it
+ended: done, refused, failed or stopped, with a few harmless values; and a line in the log of the day. Knows
+nothing of what the operations do; whether they are allowed is asked in `oblik.personas.permission`.
 """
 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 from oblik.studio.house import home_of, now, personas_of
 
 if TYPE_CHECKING:
+    from oblik.flows.logs import Level
     from oblik.personas.audit import Line, Plain
     from oblik.personas.audit_check import Verdict
     from oblik.personas.persona import Persona
     from oblik.settings import Settings
+
+
+LEVELS: dict[str, Level] = {"refused": "warning", "stopped": "warning", "failed": "error"}
 
 
 @contextmanager
@@ -30,6 +35,7 @@ def operation(settings: Settings, what: str, slug: str | None) -> Iterator[dict[
     """
     from oblik.errors import OblikError, RequestError
 
+    began_s = time.monotonic()
     _note(settings, what, slug, {"outcome": "begun"})
     details: dict[str, Plain] = {}
     try:
@@ -38,15 +44,37 @@ def operation(settings: Settings, what: str, slug: str | None) -> Iterator[dict[
     except OblikError as error:
         outcome = "refused" if isinstance(error, RequestError) else "failed"
         outcome = "stopped" if error.exit_status == 4 else outcome
-        _note(settings, what, slug, {**details, "outcome": outcome, "error": error.code})
+        ended = {**details, "outcome": outcome, "error": error.code}
+        words = None if outcome == "refused" else error.message  # a refusal quotes what somebody typed
+        log(settings, what, slug, seconds=_since(began_s), message=words, **ended)
+        _note(settings, what, slug, ended)
         raise
     except KeyboardInterrupt:
-        _note(settings, what, slug, {**details, "outcome": "stopped"})
+        ended = {**details, "outcome": "stopped"}
+        log(settings, what, slug, seconds=_since(began_s), **ended)
+        _note(settings, what, slug, ended)
         raise
     except BaseException as error:
-        _note(settings, what, slug, {**details, "outcome": "failed", "error": type(error).__name__})
+        ended = {**details, "outcome": "failed", "error": type(error).__name__}
+        log(settings, what, slug, seconds=_since(began_s), message=str(error), **ended)
+        _note(settings, what, slug, ended)
         raise
+    log(settings, what, slug, seconds=_since(began_s), outcome="done", **details)
     _note(settings, what, slug, {**details, "outcome": "done"})
+
+
+def log(settings: Settings, what: str, slug: str | None, **values: Any) -> None:
+    """Write a line into the log, harmless unless ``outcome`` says otherwise. A full disk stops no work."""
+    from oblik.flows.logs import Journal
+
+    level = LEVELS.get(str(values.get("outcome", "")), "info")
+    journal = Journal(home_of(settings), settings.log_days, settings.log_mib << 20)
+    with suppress(OSError):
+        journal.write(what, now=now(), level=level, persona=slug, **values)
+
+
+def _since(began_s: float) -> float:
+    return round(time.monotonic() - began_s, 1)
 
 
 def verify_audit(settings: Settings, noted: str | None = None) -> Verdict:

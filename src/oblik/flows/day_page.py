@@ -1,0 +1,72 @@
+"""The page of one day: a single HTML file with its charts, readable without Oblik and without a network.
+
+In: a `DayReport`. Out: ``reports/2026-01-02.html`` and ``.json`` in the home folder. The same day gives the
+same bytes. Knows nothing of where the numbers come from.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from oblik import __version__
+from oblik.flows.charts import Marks, day_strip, trend_chart
+from oblik.flows.day import DayReport
+from oblik.flows.report import TEMPLATES
+from oblik.likeness.gate import MISS
+from oblik.paths import Home, atomic_write
+
+FOLDER = "reports"
+
+
+def write_day(report: DayReport, home: Home, out: Path | None = None, slug: str | None = None) -> list[Path]:
+    """Write page and JSON; return their paths, the page first."""
+    folder = out or home.root / FOLDER
+    name = f"{report.day}-{slug}" if slug else str(report.day)
+    files = {folder / f"{name}.html": page(report), folder / f"{name}.json": summary(report)}
+    for path, text in files.items():
+        atomic_write(path, text)
+    return list(files)
+
+
+def page(report: DayReport) -> str:
+    """The day as HTML."""
+    measured = [entry for entry in report.personas if entry.scores]
+    rows = [
+        Marks(entry.persona, "", tuple(MISS if score is None else score for score in entry.scores))
+        for entry in measured
+    ]
+    words = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return words.get_template("day.html").render(
+        report=report,
+        sentence=sentence(report),
+        strip=day_strip(rows, [entry.threshold for entry in measured]) if rows else "",
+        trend=trend_chart(
+            [f"{point.day:%d.%m.}" for point in report.trend],
+            [point.pictures for point in report.trend],
+            [point.mean_likeness for point in report.trend],
+        ),
+        version=__version__,
+    )
+
+
+def summary(report: DayReport) -> str:
+    """The day as JSON: the report and its sums."""
+    sums = ("pictures", "mean_likeness", "switches", "degradations", "failures")
+    values = {name: getattr(report, name) for name in sums} | report.model_dump(mode="json")
+    return json.dumps(values, indent=2) + "\n"
+
+
+def sentence(report: DayReport) -> str:
+    """The day in one line."""
+    if not report.pictures and not report.failures:
+        return "nothing was made"
+    mean = "not measured" if report.mean_likeness is None else f"mean likeness {report.mean_likeness:.2f}"
+    return (
+        f"{report.pictures} pictures, {mean}; mode switches {report.switches}, degradations "
+        f"{report.degradations}, failures {report.failures}"
+    )

@@ -1,0 +1,404 @@
+"""Orders: everything is refused before the first picture, and nothing that is finished is made twice."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from filelock import FileLock
+from PIL import Image
+
+from oblik.errors import (
+    BackendError,
+    Conflict,
+    ConsentError,
+    InvalidInput,
+    JobCancelled,
+    NotFound,
+    OutOfMemory,
+    PackBroken,
+    TooHot,
+    TwoPersonas,
+)
+from oblik.flows.batches import LOCK, PART
+from oblik.flows.calibrate import pictures_in
+from oblik.flows.generate import replay
+from oblik.flows.orders import Bench, planned, run_order, target_of
+from oblik.flows.smoke import clean, smoke
+from oblik.generation.engine import picture_name
+from oblik.generation.heat import HeatGuard, Reading
+from oblik.generation.order_file import OrderFile, read_order
+from oblik.generation.order_report import FILE_NAME, OrderReport, read_order_report
+from oblik.generation.plan import Plan
+from oblik.generation.record import Picture, Record, Step, write_record
+from oblik.images import save_clean_png
+from oblik.packs.manifest import OpenPack
+from oblik.paths import private_dir, sha256_file
+from oblik.personas.amend import revoked
+from oblik.personas.store import PersonaStore
+from oblik.progress import Progress, SilentProgress
+
+if TYPE_CHECKING:
+    from tests.flows.conftest import World
+
+GRID = """name: spring
+persona: sitter
+type: grid
+prompts: [in a park, at night]
+seeds: [1, 2, 3]
+plan: {batch: 2}
+"""
+
+
+class BreakingEngine:
+    """As the real one: pictures as they are finished, a record whatever happens. ``breaks`` maps a seed to
+    what
+    is raised there, time after time."""
+
+    def __init__(self) -> None:
+        self.plans: list[Plan] = []
+        self.breaks: dict[int, list[BaseException]] = {}
+        self.before: Callable[[int], object] = lambda seed: None
+        self.steps: list[Step] = []
+
+    def run(
+        self, plan: Plan, *, pack: OpenPack, artifact: Path | None, out_dir: Path, now: datetime,
+        progress: Progress,
+    ) -> Record:  # fmt: skip
+        self.plans.append(plan)
+        record = Record(
+            plan=plan, asked=plan, started_at=now, token_ids=[], prompt_ids=[], lora_sha256=None,
+            pack_version="1", libraries={}, device="cpu", free_vram_bytes=None, seconds={"denoise": 0.1},
+            steps=self.steps, pictures=[],
+        )  # fmt: skip
+        private_dir(out_dir)
+        try:
+            for place, seed in enumerate(plan.seeds, start=1):
+                progress.check_cancelled()
+                self.before(seed)
+                if self.breaks.get(seed):
+                    raise self.breaks[seed].pop()
+                path = out_dir / picture_name(place, seed)
+                save_clean_png(Image.new("RGB", (16, 16), (seed % 256, 90, len(plan.prompt))), path)
+                record.pictures.append(Picture(file=path.name, seed=seed, sha256=sha256_file(path)))
+        finally:
+            if record.pictures:
+                write_record(record, out_dir)
+        return record
+
+    def seeds(self) -> list[tuple[int, ...]]:
+        return [plan.seeds for plan in self.plans]
+
+
+@dataclass
+class Shop:
+    """A world with an artifact, and orders."""
+
+    world: World
+    folder: Path
+    engine: BreakingEngine = field(default_factory=BreakingEngine)
+    slept_s: list[float] = field(default_factory=list)
+    temperatures_c: list[float] = field(default_factory=list)
+
+    def file(self, text: str = GRID) -> OrderFile:
+        path = private_dir(self.folder) / "order.yaml"
+        path.write_text(text, encoding="utf-8")
+        return read_order(path)
+
+    @property
+    def bench(self) -> Bench:
+        guard = HeatGuard(self if self.temperatures_c else None, sleep=self.slept_s.append)
+        return Bench(self.world.home, self.world.pack, lambda: self.engine, guard, ["<oblik_alex>"])
+
+    def read(self) -> Reading:
+        return Reading(self.temperatures_c.pop(0) if len(self.temperatures_c) > 1 else self.temperatures_c[0])
+
+    def run(self, text: str = GRID) -> OrderReport:
+        return run_order(
+            self.file(text), self.world.persona, self.bench, progress=SilentProgress(), now=self.world.now
+        )
+
+    def report(self) -> OrderReport:
+        found = read_order_report(self.target)
+        assert found is not None
+        return found
+
+    @property
+    def target(self) -> Path:
+        return self.world.home.persona("sitter").gallery / "orders" / "spring"
+
+
+@pytest.fixture
+def shop(world: World, tmp_path: Path) -> Shop:
+    world.artifact()
+    return Shop(world, tmp_path / "orders")
+
+
+def made(report: OrderReport) -> list[tuple[str, int, bool]]:
+    return [(picture.item, picture.seed, picture.again) for picture in report.pictures]
+
+
+WHOLE = [(item, seed) for item in ("prompt-1", "prompt-2") for seed in (1, 2, 3)]
+
+
+def test_one_file_becomes_pictures_records_a_grid_and_a_report(shop: Shop) -> None:
+    report = shop.run()
+    assert made(report) == [(item, seed, False) for item, seed in WHOLE]
+    assert (report.state, report.wanted, report.lora, report.grid) == ("done", 6, "v001", "grid.png")
+    assert shop.engine.seeds() == [(1, 2), (3,), (1, 2), (3,)]
+    assert {plan.batch for plan in shop.engine.plans} == {2}
+    assert sorted(path.name for path in shop.target.iterdir() if path.is_dir()) == [
+        "001-prompt-1", "002-prompt-1", "003-prompt-2", "004-prompt-2",
+    ]  # fmt: skip
+    assert all(sha256_file(shop.target / picture.file) == picture.sha256 for picture in report.pictures)
+    assert shop.report() == report
+    assert len(pictures_in(shop.target)) == 6, "likeness measures an order like any folder"
+    assert len(report.machine.memory_bytes) == 4
+    assert shop.slept_s == [0.5] * 12, "the standard level rests 2 s between batches, and not after the last"
+
+
+def test_a_batch_of_an_order_can_be_replayed(shop: Shop, tmp_path: Path) -> None:
+    shop.run()
+    found = replay(
+        shop.target / "003-prompt-2", shop.world.persona, home=shop.world.home, pack=shop.world.pack,
+        engine=shop.engine, progress=SilentProgress(), now=shop.world.now, out_dir=tmp_path / "again",
+    )  # fmt: skip
+    assert found.identical
+
+
+def test_a_finished_order_opens_no_engine(shop: Shop) -> None:
+    shop.run()
+    shop.engine.plans.clear()
+    again = shop.run()
+    assert shop.engine.plans == []
+    assert made(again) == [(item, seed, True) for item, seed in WHOLE]
+    assert again.sentence == "6 of 6 pictures, 6 of them from before"
+
+
+@pytest.mark.parametrize("stop", [JobCancelled("stop"), KeyboardInterrupt(), RuntimeError("a bug")])
+def test_a_stopped_order_goes_on_without_repeating_a_picture(shop: Shop, stop: BaseException) -> None:
+    shop.engine.breaks[2] = [stop]
+    with pytest.raises(type(stop)):
+        shop.run()
+    assert (shop.report().state, made(shop.report())) == ("stopped", [("prompt-1", 1, False)])
+    shop.engine.plans.clear()
+    report = shop.run()
+    assert made(report) == [("prompt-1", 1, True), *((item, seed, False) for item, seed in WHOLE[1:])]
+    assert shop.engine.seeds() == [(2, 3), (1, 2), (3,)]
+    assert not list(shop.target.glob(f"*{PART}"))
+
+
+def test_after_a_kill_whole_batches_are_kept_and_half_ones_leave_nothing(shop: Shop) -> None:
+    shop.run()
+    whole, half = shop.target / "001-prompt-1", shop.target / "003-prompt-2"
+    whole.rename(whole.with_name(whole.name + PART))
+    (half / "record.json").unlink()
+    half.rename(half.with_name(half.name + PART))
+    shop.engine.plans.clear()
+    assert shop.run().state == "done"
+    assert shop.engine.seeds() == [(1, 2)]
+    assert whole.is_dir()
+    assert not half.exists()
+    assert len(pictures_in(shop.target)) == 6
+
+
+def test_a_damaged_picture_is_made_again(shop: Shop) -> None:
+    report = shop.run()
+    (shop.target / report.pictures[4].file).write_bytes(b"\x89PNG torn")
+    (shop.target / report.pictures[0].file).unlink()
+    shop.engine.plans.clear()
+    again = shop.run()
+    assert shop.engine.seeds() == [(1,), (2,)]
+    assert [picture.again for picture in again.pictures] == [False, True, True, True, False, True]
+
+
+def test_a_changed_order_makes_what_is_new_and_lists_what_it_asks_for(shop: Shop) -> None:
+    shop.run()
+    shop.engine.plans.clear()
+    report = shop.run(GRID.replace("at night", "on a beach").replace("[1, 2, 3]", "[3, 4]"))
+    assert made(report) == [
+        ("prompt-1", 3, True), ("prompt-1", 4, False), ("prompt-2", 3, False), ("prompt-2", 4, False),
+    ]  # fmt: skip
+    assert shop.engine.seeds() == [(4,), (3, 4)]
+
+
+def test_an_order_goes_on_with_the_lora_it_began_with(shop: Shop) -> None:
+    shop.engine.breaks[2] = [JobCancelled("stop")]
+    with pytest.raises(JobCancelled):
+        shop.run()
+    shop.world.artifact("v002")
+    assert shop.run().lora == "v001"
+    assert {plan.lora for plan in shop.engine.plans} == {"v001"}
+    assert shop.run(GRID + "lora: v002\n").lora == "v002"
+
+
+def test_a_picture_that_fails_takes_no_other_with_it(shop: Shop) -> None:
+    shop.engine.breaks[1] = [BackendError("black"), BackendError("black"), BackendError("black")]
+    report = shop.run()
+    assert shop.engine.seeds() == [(1, 2), (1,), (2,), (3,), (1, 2), (1,), (2,), (3,)]
+    assert [(failure.item, failure.seed, failure.code) for failure in report.failures] == [
+        ("prompt-1", 1, "backend"),
+    ]  # fmt: skip
+    assert report.state == "incomplete"
+    assert len(report.pictures) == 5
+    shop.engine.breaks.clear()
+    assert shop.run().state == "done", "what failed is tried again"
+
+
+def test_memory_that_is_too_small_for_a_batch_is_enough_for_one(shop: Shop) -> None:
+    shop.engine.breaks[2] = [OutOfMemory("full")]
+    assert shop.run().state == "done"
+    assert shop.engine.seeds()[:3] == [(1, 2), (2,), (3,)], "the first of the batch was finished before"
+
+
+def test_what_always_fails_is_not_tried_for_ever(shop: Shop) -> None:
+    for seed in (1, 2, 3):
+        shop.engine.breaks[seed] = [BackendError("black") for _ in range(9)]
+    with pytest.raises(BackendError, match="black"):
+        shop.run()
+    assert (shop.report().state, len(shop.report().failures)) == ("stopped", 3)
+    assert len(shop.engine.plans) <= 5
+
+
+def test_a_broken_pack_ends_the_order_at_once(shop: Shop) -> None:
+    shop.engine.breaks[1] = [PackBroken("torn")]
+    with pytest.raises(PackBroken):
+        shop.run()
+    assert (len(shop.engine.plans), shop.report().stopped_by) == (1, "pack_broken")
+
+
+def test_a_hot_card_stops_the_order_and_the_same_command_goes_on(shop: Shop) -> None:
+    shop.temperatures_c = [60, 70, 80, 86]
+    with pytest.raises(TooHot):
+        shop.run()
+    stopped = shop.report()
+    assert (stopped.stopped_by, stopped.machine.hottest_c) == ("too_hot", 86)
+    assert stopped.pictures
+    shop.temperatures_c = [60]
+    assert shop.run().state == "done"
+
+
+def test_degradations_and_rungs_stand_in_the_report(shop: Shop) -> None:
+    shop.engine.steps = [Step(name="half the batch", reason="memory")]
+    assert [(change.folder, change.step.name) for change in shop.run().changes][:1] == [
+        ("001-prompt-1", "half the batch"),
+    ]  # fmt: skip
+
+
+def test_consent_is_asked_before_the_engine_and_between_batches(shop: Shop) -> None:
+    store = PersonaStore(shop.world.home)
+    shop.engine.before = lambda seed: seed == 3 and store.save(revoked(store.get("sitter"), date(2026, 1, 2)))
+    with pytest.raises(ConsentError, match="revoked"):
+        shop.run()
+    assert shop.engine.seeds() == [(1, 2), (3,)], "no batch after it was revoked"
+    assert shop.report().stopped_by == "consent"
+    shop.engine.plans.clear()
+    with pytest.raises(ConsentError):
+        shop.run()
+    assert shop.engine.plans == []
+
+
+def test_a_person_who_is_deleted_meanwhile_leaves_nothing_behind(shop: Shop) -> None:
+    root = shop.world.home.persona("sitter").root
+
+    def delete(seed: int) -> None:
+        if seed == 3:
+            shutil.rmtree(root)
+
+    shop.engine.before = delete
+    with pytest.raises(ConsentError, match="deleted"):
+        shop.run()
+    assert not root.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "said"),
+    [
+        (("at night", "<oblik_alex> at night"), TwoPersonas, "order.yaml:4: prompts.1: .*alex"),
+        (("at night", "an oil painting"), InvalidInput, "order.yaml:4: prompts.1: .*art style"),
+        (("type: grid", "type: grid\nquality: splendid"), NotFound, "splendid"),
+        (("type: grid", "type: grid\nlora: v009"), NotFound, "no LoRA v009"),
+    ],
+)
+def test_what_cannot_be_made_is_refused_before_the_first_picture(
+    shop: Shop, change: tuple[str, str], kind: type[Exception], said: str
+) -> None:
+    with pytest.raises(kind, match=said):
+        shop.run(GRID.replace(*change))
+    assert shop.engine.plans == []
+    assert not shop.target.exists()
+
+
+def test_styles_are_allowed_where_the_order_says_so(shop: Shop) -> None:
+    file = shop.file(GRID.replace("at night", "an oil painting") + "style: true\n")
+    assert "painting" in planned(file, shop.world.persona, shop.bench)[1].plan.prompt
+
+
+def test_a_preset_of_a_file_is_meant_from_the_order_on(shop: Shop) -> None:
+    private_dir(shop.folder)
+    (shop.folder / "mine.toml").write_text('about = "x"\n[plan]\nsteps = 9\n', encoding="utf-8")
+    file = shop.file(GRID + "quality: mine.toml\n")
+    assert {batch.plan.steps for batch in planned(file, shop.world.persona, shop.bench)} == {9}
+
+
+def test_one_run_at_a_time(shop: Shop) -> None:
+    private_dir(shop.target)
+    with FileLock(shop.target / LOCK), pytest.raises(Conflict, match="at work"):
+        shop.run()
+
+
+def test_a_folder_is_meant_from_the_file_on(shop: Shop) -> None:
+    file = shop.file(GRID + "folder: ../pictures\n")
+    assert target_of(file, shop.world.home).resolve() == shop.folder.parent.resolve() / "pictures"
+
+
+# The smoke test runs through the same batches.
+
+
+def smoke_run(shop: Shop, out: Path, persona: bool = False) -> OrderReport:
+    return smoke(
+        shop.bench, shop.world.persona if persona else None, out=out, progress=SilentProgress(),
+        now=shop.world.now, count=3,
+    )  # fmt: skip
+
+
+def names(folder: Path) -> Sequence[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_smoke_makes_pictures_one_by_one_and_cleans_only_its_own(shop: Shop, tmp_path: Path) -> None:
+    out = tmp_path / "smoke"
+    report = smoke_run(shop, out)
+    assert (report.state, report.persona, shop.engine.seeds()) == ("done", None, [(1,), (2,), (3,)])
+    assert all(plan.persona is None and "<oblik_" not in plan.prompt for plan in shop.engine.plans)
+    assert sum(shop.slept_s) == 4.0
+    mine = [
+        out / "notes.txt",
+        out / "holiday.png",
+        out / "001-smoke" / "me.jpg",
+        out / "002-beach" / "01-seed1.png",
+    ]
+    for path in mine:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"mine")
+    (out / "009-smoke").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "grid.png").write_bytes(b"mine")
+    clean(out)
+    assert names(out) == sorted(path.relative_to(out).as_posix() for path in mine)
+    assert (tmp_path / "elsewhere" / "grid.png").is_file()
+    assert len(smoke_run(shop, out).made_now) == 3
+
+
+def test_smoke_can_use_a_persona_and_leaves_orders_alone(shop: Shop, tmp_path: Path) -> None:
+    assert smoke_run(shop, tmp_path / "smoke", persona=True).lora == "v001"
+    assert "<oblik_sitter>" in shop.engine.plans[0].prompt
+    shop.run()
+    with pytest.raises(Conflict, match="order 'spring'"):
+        smoke_run(shop, shop.target)
+    assert (shop.target / FILE_NAME).is_file()
