@@ -28,7 +28,7 @@ Pair = tuple[Tensor, Tensor]
 
 
 def attach(transformer: Any, config: TrainConfig) -> list[nn.Parameter]:
-    """Add a fresh LoRA to the frozen transformer; its trainable parameters, in float32.
+    """Add a fresh LoRA to the frozen transformer; its trainable parameters, in float32 and on its device.
 
     Its output starts equal to the transformer's: B is zero.
     """
@@ -45,7 +45,7 @@ def attach(transformer: Any, config: TrainConfig) -> list[nn.Parameter]:
     )
     parameters = [p for p in transformer.parameters() if p.requires_grad]
     for parameter in parameters:
-        parameter.data = parameter.data.float()
+        parameter.data = parameter.data.to(transformer.device, torch.float32)
     return parameters
 
 

@@ -28,6 +28,7 @@ from oblik.diffusion import modulation
 from oblik.diffusion.device import few_threads, free_vram, pick_device
 from oblik.diffusion.load import RAM, loading, open_pipeline, plan_for, settle
 from oblik.diffusion.memory import with_replanning
+from oblik.diffusion.offload import move
 from oblik.errors import BackendUnavailable, OutOfMemory
 from oblik.generation.engine import GRID, picture_name, refuse_flawed
 from oblik.generation.plan import Plan
@@ -179,7 +180,7 @@ class DiffusersEngine:
         place = self._device if freed else self._encoder.device
         away = [part for part in (pipeline.transformer, pipeline.vae) if freed and place.type != "cpu"]
         for part in away:
-            part.to(RAM)
+            move(part, RAM)
         pipeline.text_encoder, self._texts = self._encoder.to(place), {}
         try:
             for prompt in prompts:
@@ -191,7 +192,7 @@ class DiffusersEngine:
             if freed:
                 self._encoder.to(RAM)
             for part in away:
-                part.to(self._device)
+                move(part, self._device)
         return self._texts
 
     def _chunk(
