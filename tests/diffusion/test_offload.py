@@ -32,7 +32,7 @@ class Fence:
         self.copies: list[weakref.ref[Tensor]] = []
         self.most = 0
         keep_in_ram(model, count, CPU, self._copy)
-        for place, block in enumerate(model.waiting._slots):
+        for block in model.waiting._slots:
             for slot in block:
                 self.true[id(slot.home)] = slot.home.detach().clone()
                 slot.home.detach().view(torch.uint8).fill_(0xFF)  # not a number, as float32

@@ -9,7 +9,8 @@ Under gradient checkpointing (Chen et al. 2016; torch's, without re-entrance) th
 the blocks in reverse: it computes a block's forward once more, then that block's gradients, and only then
 begins the block before. So at the time that a block is let go, no gradient needs it any more. A hook after
 the forward would be too early: layers that read their weights in the backward pass (fp8) would find those in
-RAM. Without checkpointing autograd would hold a copy of every block: a plan that lets blocks wait checkpoints.
+RAM. Without checkpointing autograd would hold a copy of every block, so a plan that lets blocks wait
+checkpoints.
 
 While one block computes, the next one on the way is copied on a stream of its own: two are there at most.
 """
@@ -28,7 +29,7 @@ Copy = Callable[[Tensor], Tensor]
 
 
 class Slot(NamedTuple):
-    """Where a module holds a tensor (its table of parameters or buffers, the name there), and RAM's tensor."""
+    """Where a module holds a tensor (its table of parameters or buffers, the name), and RAM's tensor."""
 
     table: dict[str, Any]
     name: str

@@ -22,8 +22,8 @@ Rows = Callable[[slice], Tensor]
 class Halves:
     """Two threads that wait for work, each running its operators alone.
 
-    On a GPU the batch stays ``whole``, and where blocks of the network come and go: two threads would need two
-    of them at once.
+    On a GPU the batch stays ``whole``, and where blocks of the network come and go: two threads would need
+    two of them at once.
     """
 
     def __init__(
