@@ -29,7 +29,7 @@ class Fence:
         self.model, self.came = model, list[int]()
         self.true: dict[int, Tensor] = {}
         self.watched: dict[int, int] = {}
-        self.copies: list[weakref.ref[Tensor]] = []
+        self.copies: list[weakref.ref[Any]] = []
         self.most = 0
         keep_in_ram(model, count, CPU, self._copy)
         for block in model.waiting._slots:

@@ -55,8 +55,8 @@ A table is a part of the name: `script_path` in `[kohya]` is `kohya_script_path`
 ## Of one training
 
 `oblik train --set NAME=VALUE` takes any of these, beside the flags for the usual ones. What nobody asked for
-is the pack's advice (the `training` table of its `pack.json`), else the default here. What a run used is in its
-`lora.json`.
+is the pack's advice (the `training` table of its `pack.json`), else the default here. What a run used is in
+its `lora.json`.
 
 | setting | flag | default | meaning |
 |---|---|---|---|

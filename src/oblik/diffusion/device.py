@@ -6,7 +6,6 @@ In: a name such as ``auto`` or ``cuda:1``. Out: a torch device. Probes when aske
 from __future__ import annotations
 
 import ctypes
-import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -40,7 +39,6 @@ def total_vram() -> int:
 def give_back_memory() -> None:
     """Return to the system what was freed but is kept by glibc; elsewhere nothing happens."""
     if sys.platform == "linux":
-        gc.collect()
         with suppress(OSError, AttributeError):
             ctypes.CDLL(None).malloc_trim(0)
 

@@ -23,7 +23,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 Copy = Callable[[Tensor], Tensor]
 
@@ -138,7 +137,7 @@ def _slots(block: nn.Module, *, pinned: bool) -> list[Slot]:
 
 @torch.no_grad()
 def _pinned(tensor: Tensor) -> Tensor:
-    if is_traceable_wrapper_subclass(tensor):  # type: ignore[arg-type]
+    if hasattr(tensor, "__tensor_flatten__"):
         return tensor  # torchao's: several tensors in one, copied without pinning
     return _like(tensor.pin_memory(), tensor)
 

@@ -206,12 +206,13 @@ def _advised(
     from oblik.flows.class_images import why_unpainted
 
     asked = asked or DatasetWishes()
-    left = [name for name in ("class_images", "negatives") if getattr(asked, name) is None]
-    why = why_unpainted(pack, settings.device) if left else ""
-    if why and say is not None:
-        flags = " and ".join(f"--{name.replace('_', '-')} FOLDER" for name in left)
-        say(f"no pictures of other people are painted: {why}; give your own with {flags}")
-    return replace(asked, **dict.fromkeys(left, 0)) if why else asked
+    unasked = asked.class_images is None or asked.negatives is None
+    why = why_unpainted(pack, settings.device) if unasked else ""
+    if not why:
+        return asked
+    if say is not None:
+        say(f"no pictures of other people are painted: {why}; --class-images and --negatives take a folder")
+    return replace(asked, class_images=asked.class_images or 0, negatives=asked.negatives or 0)
 
 
 def _wishes(

@@ -21,6 +21,7 @@ from oblik.diffusion import lora
 from oblik.diffusion.families.family import Text, pooled_share
 from oblik.diffusion.flow_match import noised, shift_mu, training_times
 from oblik.diffusion.real_rope import use_real_rope
+from oblik.diffusion.still import one_frame
 
 
 class QwenImage:
@@ -43,7 +44,8 @@ class QwenImage:
     def latents(self, image_HW3: NDArray[np.uint8]) -> Tensor:
         vae = self.pipeline.vae
         pixels = torch.from_numpy(image_HW3.copy()).permute(2, 0, 1)[None, :, None].to(vae.device, vae.dtype)
-        mean = vae.encode(pixels / 127.5 - 1).latent_dist.mode()[:, :, 0].float()
+        with one_frame(vae):
+            mean = vae.encode(pixels / 127.5 - 1).latent_dist.mode()[:, :, 0].float()
         shape = (1, -1, 1, 1)
         shift = torch.tensor(vae.config.latents_mean, device=mean.device).view(shape)
         scale = torch.tensor(vae.config.latents_std, device=mean.device).view(shape)

@@ -7,6 +7,7 @@ a step.
 
 from __future__ import annotations
 
+import gc
 import json
 import statistics
 import time
@@ -94,6 +95,7 @@ class Run:
         )  # fmt: skip
         if not self.config.sample_every:
             self.family.pipeline.vae = None  # all is encoded, and nothing will be decoded
+        gc.collect()
         give_back_memory()
         self.metrics = Metrics(self.out_dir, self.family.device, self.total, start, self.config.tensorboard)
         for note in self.log.replanned:
