@@ -15,7 +15,7 @@ from oblik.personas.persona import Scope
 from oblik.personas.store import PersonaStore
 from oblik.progress import Progress, SilentProgress
 from oblik.training.artifact import CURVES, TrainingLog, latest_artifact
-from oblik.training.config import ATTENTION_TARGETS, MLP_TARGETS
+from oblik.training.config import ATTENTION_TARGETS, TARGETS
 from oblik.training.judge import Judgement
 from oblik.training.trainer import TrainRequest
 
@@ -103,7 +103,7 @@ def test_settings_out_of_range_are_refused_by_name(world: World) -> None:
 def test_settings_are_understood_as_people_type_them(world: World) -> None:
     typed = {"targets": "attention, mlp", "dtype": "bf16", "ema": "0.99", "tensorboard": "yes", "steps": "9"}
     config = config_for(world.pack.manifest, typed)
-    assert (config.targets, config.text_layers) == (ATTENTION_TARGETS + MLP_TARGETS, 0)
+    assert (config.targets, config.text_layers) == (ATTENTION_TARGETS + TARGETS["mlp"], 0)
     assert (config.dtype, config.ema, config.tensorboard, config.steps) == ("bfloat16", 0.99, True, 9)
     assert config_for(world.pack.manifest, {"targets": "attention,text"}).text_layers == 8
     assert config_for(world.pack.manifest, {"targets": "to_q"}).targets == ("to_q",)

@@ -258,6 +258,14 @@ def test_what_is_missing_is_named_with_the_command(tmp_path: Path, tiny_ask: Ask
         assert missing.value.hint == "pip install tensorboard"
 
 
+@pytest.mark.parametrize("targets", [("to_q", "atention"), ("ff.net.2",)])
+def test_targets_that_the_model_lacks_are_named(
+    tmp_path: Path, tiny_ask: Ask, targets: tuple[str, ...]
+) -> None:
+    with pytest.raises(InvalidInput, match=f"no layer called '{targets[-1]}'"):
+        train(tiny_ask(tmp_path / "v001", targets=targets))
+
+
 def test_a_full_card_is_told_with_a_smaller_plan(tmp_path: Path, tiny_ask: Ask) -> None:
     def full(*_: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")

@@ -10,8 +10,10 @@ ATTENTION_TARGETS = (
     "to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out",
 )  # fmt: skip
 MLP_TARGETS = ("img_mlp.net.0.proj", "img_mlp.net.2", "txt_mlp.net.0.proj", "txt_mlp.net.2")
+UNET_MLP_TARGETS = ("ff.net.0.proj", "ff.net.2")
 TEXT = "text"
-TARGETS = {"attention": ATTENTION_TARGETS, "mlp": MLP_TARGETS, TEXT: ()}
+TARGETS = {"attention": ATTENTION_TARGETS, "mlp": MLP_TARGETS + UNET_MLP_TARGETS, TEXT: ()}
+"""What words mean; of these names each kind of network has some."""
 TEXT_LAYERS = 8
 
 
