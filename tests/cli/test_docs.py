@@ -10,6 +10,7 @@ import pytest
 from oblik.cli import COMMANDS, main
 from oblik.cli.docs import cli_page, pages, settings_page
 from oblik.settings import Settings
+from oblik.training.config import TrainConfig
 
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
 
@@ -28,6 +29,9 @@ def test_every_setting_has_a_row() -> None:
     page = settings_page()
     for name in Settings.model_fields:
         assert f"| `{name}` | `OBLIK_{name.upper()}` | " in page
+    page, _, training = page.partition("## Of one training")
     flags = set(re.findall(r"`(--[\w-]+)` \|", page))
     assert flags == {option.opts[0] for option in main.params if option.name in Settings.model_fields}
     assert "--face-stack" in flags
+    assert all(f"| `{name}` |" in training for name in TrainConfig.model_fields)
+    assert "| `rank` | `--rank` | `16` |" in training

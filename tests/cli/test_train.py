@@ -59,3 +59,22 @@ def test_that_no_checkpoint_passed_is_said(
 ) -> None:
     done = trained(home, monkeypatch, "--no-accept", passed=passed)
     assert ("note: no checkpoint passed the guards" in done.stderr) is said
+
+
+def test_settings_reach_the_training_and_a_flag_wins(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+
+    def train(*_: object, asked: dict[str, Any], **__: object) -> studio.Trained:
+        seen.update(asked)
+        return studio.Trained(ARTIFACT, Path("loras/v004"))
+
+    monkeypatch.setattr(studio, "caution", lambda *_: "")
+    monkeypatch.setattr(studio, "train", train)
+
+    def typed(*words: str) -> Result:
+        return CliRunner().invoke(main, ["--home", str(home.root), "train", "--no-accept", *words])
+
+    more = ["--set", "ema=0.99", "--set", "prior-share=0.4", "--set", "rank=8"]
+    assert typed(*more, "--rank", "4", "--size", "512").exit_code == 0
+    assert seen == {"ema": "0.99", "prior_share": "0.4", "rank": 4, "size_px": 512}
+    assert "is not NAME=VALUE" in typed("--set", "ema").stderr

@@ -24,8 +24,9 @@ def transformer(**changed: Any) -> Any:
     """Random weights in float32, every tensor distinct from its initial constant."""
     torch.manual_seed(0)
     made = QwenImageTransformer2DModel(
-        num_layers=2, num_attention_heads=4, attention_head_dim=64, axes_dims_rope=(16, 24, 24),
-        joint_attention_dim=WIDTH, in_channels=64, out_channels=16, patch_size=2, **changed,
+        num_layers=changed.pop("num_layers", 2), num_attention_heads=4, attention_head_dim=64,
+        axes_dims_rope=(16, 24, 24), joint_attention_dim=WIDTH, in_channels=64, out_channels=16, patch_size=2,
+        **changed,
     )  # fmt: skip
     for name, parameter in made.named_parameters():
         if parameter.ndim == 1:

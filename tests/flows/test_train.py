@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from oblik.errors import ConsentError, InvalidInput, JobCancelled, NotFound
+from oblik.flows.judge import CHOICE
 from oblik.flows.train import TrainOrder, config_for, train
+from oblik.paths import atomic_write
 from oblik.personas.amend import revoked
 from oblik.personas.persona import Scope
 from oblik.personas.store import PersonaStore
 from oblik.progress import Progress, SilentProgress
-from oblik.training.artifact import latest_artifact
+from oblik.training.artifact import CURVES, TrainingLog, latest_artifact
+from oblik.training.config import ATTENTION_TARGETS, TARGETS
+from oblik.training.judge import Judgement
 from oblik.training.trainer import TrainRequest
 
 if TYPE_CHECKING:
@@ -94,6 +98,40 @@ def test_a_stopped_run_is_resumed_in_its_folder_and_is_no_artifact(world: World)
 def test_settings_out_of_range_are_refused_by_name(world: World) -> None:
     with pytest.raises(InvalidInput, match="rank"):
         config_for(world.pack.manifest, {"rank": 0})
+
+
+def test_settings_are_understood_as_people_type_them(world: World) -> None:
+    typed = {"targets": "attention, mlp", "dtype": "bf16", "ema": "0.99", "tensorboard": "yes", "steps": "9"}
+    config = config_for(world.pack.manifest, typed)
+    assert (config.targets, config.text_layers) == (ATTENTION_TARGETS + TARGETS["mlp"], 0)
+    assert (config.dtype, config.ema, config.tensorboard, config.steps) == ("bfloat16", 0.99, True, 9)
+    assert config_for(world.pack.manifest, {"targets": "attention,text"}).text_layers == 8
+    assert config_for(world.pack.manifest, {"targets": "to_q"}).targets == ("to_q",)
+    with pytest.raises(InvalidInput, match="a target besides the text encoder"):
+        config_for(world.pack.manifest, {"targets": "text"})
+    with pytest.raises(InvalidInput, match="no training setting 'warmup'; did you mean 'warmup_steps'"):
+        config_for(world.pack.manifest, {"warmup": "3"})
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_that_was_killed_after_its_manifest_is_ended_by_the_next_start(
+    world: World, resume: bool
+) -> None:
+    world.dataset()
+    made = run(world)
+    log = TrainingLog.model_validate_json((made / CURVES).read_bytes())
+    log.judgements = [
+        Judgement(
+            step=2, likeness=0.6, low=0.5, high=0.7, without=0.1, copied=0.0, allowed_copy=0.1, misses=0,
+            passes=True,
+        )
+    ]  # fmt: skip
+    atomic_write(made / CURVES, log.model_dump_json())
+    atomic_write(made / "work" / "step-000002.pt", b"latents")
+    assert run(world, TrainOrder(resume=resume)).name == ("v001" if resume else "v002")
+    assert (made / CHOICE).is_file()
+    assert not (made / "work").exists()
+    assert len(world.trainer.requests) == (1 if resume else 2)
 
 
 def test_a_resumed_run_keeps_the_settings_and_the_dataset_that_it_began_with(world: World) -> None:

@@ -43,7 +43,7 @@ def test_names_are_sourced_and_paths_do_not_collide(entry: Entry) -> None:
 def test_the_tables_of_a_pack_are_ones_that_plans_and_training_know(entry: Entry) -> None:
     pack = entry.pack
     Plan.model_validate({"pack": pack.name, "persona": None, "prompt": "x", "seeds": [1], **pack.defaults})
-    of_datasets = {"buckets", "resolutions_px"}
+    of_datasets = {"buckets", "resolutions_px", "class_images", "negatives"}
     TrainConfig.model_validate({k: v for k, v in pack.training.items() if k not in of_datasets})
     if pack.training:
         assert buckets_of_training(pack.native_size_px, pack.side_multiple_px, pack.training)

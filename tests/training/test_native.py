@@ -28,7 +28,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, ask: Ask) -> Path:
     return NativeTrainer("cpu").train(ask(tmp_path_factory.mktemp("loras") / "v001"), SilentProgress())
 
 
-def test_the_artifact_is_complete_and_leaves_no_latents_behind(trained: Path) -> None:
+def test_the_artifact_is_complete(trained: Path) -> None:
     manifest = read_artifact(trained)
     assert manifest.token_proof is not None
     assert (manifest.token_proof.kind, manifest.token_proof.token_id) == ("added", manifest.token_id)
@@ -36,7 +36,6 @@ def test_the_artifact_is_complete_and_leaves_no_latents_behind(trained: Path) ->
     log = TrainingLog.model_validate_json((trained / CURVES).read_text())
     assert [point.step for point in log.losses] == list(range(1, 11))
     assert [point.step for point in log.losses if point.validation is not None] == [5, 10]
-    assert not (trained / "work").exists()
 
 
 def test_every_lora_key_has_the_form_that_comfyui_and_diffusers_take(trained: Path) -> None:

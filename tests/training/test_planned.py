@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from tests.training.tiny import open_tiny
 
-from oblik.diffusion.load import plan_for
+from oblik.diffusion.load import loading, plan_for
 from oblik.diffusion.modulation import is_baked
 from oblik.errors import InvalidInput, JobCancelled, OutOfMemory
 from oblik.packs.manifest import OpenPack
@@ -48,6 +48,17 @@ class Trainer(NativeTrainer):
 
             attrgetter(self.part)(pipeline).register_forward_pre_hook(fill)
         return pipeline
+
+
+class Offloading(Trainer):
+    """Its plan lets one block wait in RAM."""
+
+    def _plan(self, request: TrainRequest) -> MemoryPlan | None:
+        plan = super()._plan(request)
+        assert plan is not None
+        return plan.model_copy(
+            update={"configuration": plan.configuration.model_copy(update={"offload_blocks": 1})}
+        )
 
 
 class Heard(SilentProgress):
@@ -190,14 +201,33 @@ def test_modulation_as_a_target_is_never_baked(tmp_path: Path, request_of: Ask) 
     assert not any(each.configuration.baked_modulation for each in (plan, *plan.smaller))
 
 
-def test_a_plan_that_keeps_blocks_in_ram_is_refused(pack: OpenPack) -> None:
+def test_blocks_that_wait_in_ram_change_no_loss_and_no_weight(tmp_path: Path, request_of: Ask) -> None:
+    whole, kept = Trainer(ROOMY), Offloading(ROOMY)
+    made = [
+        train(trainer, request_of(tmp_path / name, micro_batch=1, sample_every=9, probe_images=1))
+        for name, trainer in (("whole", whole), ("kept", kept))
+    ]
+    assert len(kept.pipelines[0].transformer.waiting._slots) == 1
+    assert read_artifact(made[1]).memory_plan.offload_blocks == 1  # type: ignore[union-attr]
+    assert losses(made[0]) == losses(made[1])
+    one, other = (load_file(folder / WEIGHTS) for folder in made)
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_a_card_too_small_for_every_block_gets_a_plan_that_keeps_some_in_ram(pack: OpenPack) -> None:
     unread = pack.model_copy(update={"folder": Path("nowhere")})  # planned as the published 20B
 
-    def plan(vram_bytes: int) -> MemoryPlan | None:
-        return plan_for(
+    def plan(vram_bytes: int) -> MemoryPlan:
+        made = plan_for(
             unread, device=torch.device("cpu"), vram_bytes=vram_bytes, dtype="bfloat16", purpose="generate"
         )
+        assert made is not None
+        return made
 
-    with pytest.raises(OutOfMemory, match="blocks kept in RAM"):
-        plan(20 * GIB)
-    assert plan(60 * GIB) is not None
+    small, large = plan(20 * GIB), plan(60 * GIB)
+    assert small.fits
+    assert small.configuration.offload_blocks > 0
+    assert large.configuration.offload_blocks == 0
+    assert loading(small.configuration, torch.device("cuda"))[0].type == "cpu", (
+        "it is never whole on the card"
+    )

@@ -33,6 +33,7 @@ from oblik.training.artifact import (
     read_artifact,
 )
 from oblik.training.backends.native import NativeTrainer
+from oblik.training.backends.pictures import shrunk
 from oblik.training.backends.run import has_grown
 from oblik.training.trainer import TrainRequest
 
@@ -146,6 +147,34 @@ def test_latents_and_texts_are_encoded_once_for_all_runs(
     assert all(file.stat().st_mode & 0o077 == 0 for file in caches.rglob("*"))
 
 
+def test_photos_are_shrunk_by_one_scale_and_cut_to_what_the_pack_divides() -> None:
+    assert shrunk((768, 1024), 512, 16) == (512, 672)
+    assert shrunk((1376, 768), 512, 16) == (912, 512)
+    assert shrunk((768, 1024), 0, 16) == (768, 1024)
+    with pytest.raises(InvalidInput, match="cannot be learned") as refused:
+        shrunk((512, 512), 768, 16)
+    assert refused.value.hint == "oblik train --size 512"
+
+
+def test_a_smaller_size_is_learned_from_smaller_latents(
+    tmp_path: Path, tiny_ask: Ask, persona: Persona
+) -> None:
+    write_pictures(tmp_path, persona, sizes=((64, 48),))
+    seen = []
+
+    def opened(*asked: Any) -> Any:
+        pipeline = open_tiny(*asked)
+        pipeline.transformer.register_forward_pre_hook(
+            lambda _, __, words: seen.append(words["img_shapes"][0][0]), with_kwargs=True
+        )
+        return pipeline
+
+    caches = tmp_path / "caches"
+    for name, size in (("v001", 0), ("v002", 32)):
+        train(tiny_ask(tmp_path / name, folder=tmp_path, caches=caches, size_px=size, steps=2), opened)
+    assert set(seen) == {(1, 3, 4), (1, 2, 2)}
+
+
 def test_a_batch_lies_within_one_size(tmp_path: Path, tiny_ask: Ask, persona: Persona) -> None:
     write_pictures(tmp_path, persona, sizes=((32, 32), (32, 48)))
     seen = []
@@ -227,6 +256,14 @@ def test_what_is_missing_is_named_with_the_command(tmp_path: Path, tiny_ask: Ask
         with pytest.raises(BackendUnavailable) as missing:
             train(tiny_ask(tmp_path / "v002", tensorboard=True))
         assert missing.value.hint == "pip install tensorboard"
+
+
+@pytest.mark.parametrize("targets", [("to_q", "atention"), ("ff.net.2",)])
+def test_targets_that_the_model_lacks_are_named(
+    tmp_path: Path, tiny_ask: Ask, targets: tuple[str, ...]
+) -> None:
+    with pytest.raises(InvalidInput, match=f"no layer called '{targets[-1]}'"):
+        train(tiny_ask(tmp_path / "v001", targets=targets))
 
 
 def test_a_full_card_is_told_with_a_smaller_plan(tmp_path: Path, tiny_ask: Ask) -> None:

@@ -40,10 +40,16 @@ def command() -> None:
     "or its vision-language model.  [network where there is one, else words]",
 )
 @click.option(
-    "--class-images", type=pictures, metavar="N|FOLDER", help="Other people: 200 to 400 of them, or a folder."
+    "--class-images",
+    type=pictures,
+    metavar="N|FOLDER",
+    help="Other people: 200 to 400 of them, or a folder; 0: none.  [as the pack advises]",
 )
 @click.option(
-    "--negatives", type=pictures, metavar="N|FOLDER", help="Contrasting people: several dozen, or a folder."
+    "--negatives",
+    type=pictures,
+    metavar="N|FOLDER",
+    help="Contrasting people: several dozen, or a folder; 0: none.  [as the pack advises]",
 )
 @click.option(
     "--augment", type=click.IntRange(0, 8), metavar="N", help="Varied copies of each training photo."
@@ -74,7 +80,7 @@ def build(
     progress = SilentProgress() if quiet else RichProgress()
     note(studio.caution(settings, slug))
     wishes = studio.DatasetWishes(captions, class_images, negatives, augment, flip, seed)
-    built = studio.build_dataset(settings, Path(photos), slug, wishes=wishes, progress=progress)
+    built = studio.build_dataset(settings, Path(photos), slug, wishes=wishes, progress=progress, say=note)
     _say(built)
 
 

@@ -5,6 +5,8 @@ In: flags. Out: a new version under the persona's ``loras/``. Knows nothing of t
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from oblik import studio
@@ -12,6 +14,15 @@ from oblik.cli import note
 from oblik.errors import NotFound
 from oblik.progress import RichProgress
 from oblik.settings import Settings
+
+
+def settings_of(_context: object, _parameter: object, given: tuple[str, ...]) -> dict[str, str]:
+    """``NAME=VALUE`` pairs as a table."""
+    pairs = [each.partition("=") for each in given]
+    for name, sign, _ in pairs:
+        if not (name and sign):
+            raise click.BadParameter(f"{name!r} is not NAME=VALUE")
+    return {name.strip().replace("-", "_"): value.strip() for name, _, value in pairs}
 
 
 @click.command()
@@ -22,6 +33,17 @@ from oblik.settings import Settings
 @click.option("--alpha", type=click.FloatRange(min=0, min_open=True), help="Alpha of the LoRA.")
 @click.option(
     "--learning-rate", type=click.FloatRange(min=0, min_open=True), help="Learning rate of the LoRA."
+)
+@click.option(
+    "--targets",
+    metavar="WORDS",
+    help="What learns: attention, mlp, text, with commas.  [as the pack advises]",
+)
+@click.option(
+    "--dtype", type=click.Choice(["bf16", "fp16", "fp32"]), help="Type of the base model's arithmetic."
+)
+@click.option(
+    "--size", "size_px", type=click.IntRange(min=0), help="Short side to shrink photos to, in pixels."
 )
 @click.option("--batch", type=click.IntRange(min=1), help="Photos in one step.")
 @click.option(
@@ -41,6 +63,10 @@ from oblik.settings import Settings
 @click.option("--tensorboard", is_flag=True, default=None, help="Write TensorBoard events as well.")
 @click.option("--seed", type=int, help="Seed of everything that is drawn.")
 @click.option(
+    "--set", "more", multiple=True, metavar="NAME=VALUE", callback=settings_of,
+    help="Any other setting of docs/settings.md, for example ema=0.99 or schedule=constant; repeatable.",
+)  # fmt: skip
+@click.option(
     "--trainer", default="native", show_default=True, metavar="NAME",
     help="native, or kohya: your checkout of sd-scripts, for Stable Diffusion.",
 )  # fmt: skip
@@ -51,7 +77,7 @@ from oblik.settings import Settings
 @click.pass_obj
 def command(
     settings: Settings, /, slug: str | None, dataset: str | None, resume: bool, accept: bool, trainer: str,
-    **asked: int | float | str | None,
+    more: dict[str, str], **flags: Any,
 ) -> None:  # fmt: skip
     """Train a LoRA of the persona on a dataset.
 
@@ -59,6 +85,7 @@ def command(
     finishes the step and saves; --resume goes on to the same weights, also after a crash.
     """
     note(studio.caution(settings, slug))
+    asked = {**more, **{name: value for name, value in flags.items() if value is not None}}
     trained = studio.train(
         settings, slug, dataset=dataset, asked=asked, resume=resume, trainer=trainer, progress=RichProgress(),
         say=note,

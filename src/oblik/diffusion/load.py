@@ -20,16 +20,16 @@ from transformers.utils.logging import disable_progress_bar as disable_transform
 from oblik.diffusion import modulation, tokens
 from oblik.diffusion.families.family import FAMILIES, Family, Packing, family_of
 from oblik.diffusion.memory import architecture_of, make_plan
+from oblik.diffusion.offload import keep_in_ram, move
 from oblik.diffusion.quantize import AS_STORED, Quantisation, Scheme
-from oblik.errors import BackendUnavailable, LoraBroken, OutOfMemory, PackBroken
+from oblik.errors import BackendUnavailable, LoraBroken, PackBroken
 from oblik.packs.manifest import OpenPack
-from oblik.packs.memory_plan import Asked, Configuration, MemoryPlan
+from oblik.packs.memory_plan import PACKED_ON_CARD, Asked, Configuration, MemoryPlan
 from oblik.training.artifact import TOKEN, read_artifact
 
 TOKENIZERS = ("tokenizer", "tokenizer_2")
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 RAM = torch.device("cpu")
-PACKED_ON_CARD = {"torchao-int4", "bnb-nf4"}
 
 
 def open_pipeline(
@@ -106,7 +106,7 @@ def plan_for(
 ) -> MemoryPlan | None:
     """The plan for what is asked of ``device``; None where there is no card and no ``vram_bytes`` are given.
 
-    Only what this machine can do is planned: formats whose packages are here, no offloaded blocks.
+    Only what this machine can do is planned: formats whose packages are here.
 
     Raises:
         OutOfMemory: nothing of that fits.
@@ -121,15 +121,7 @@ def plan_for(
     def allowed(choice: Configuration) -> bool:
         return (bakes or not choice.baked_modulation) and _can_hold(choice, pack, device)
 
-    plan = make_plan(architecture, Asked(pack=name, vram_bytes=vram_bytes, **asked), allowed)
-    whole = [each for each in (plan, *plan.smaller) if not each.configuration.offload_blocks]
-    if not whole:
-        raise OutOfMemory(
-            f"{name} fits only with {plan.configuration.offload_blocks} blocks kept in RAM: this is counted "
-            "but cannot be run yet",
-            hint=f"ask for less: oblik plan {name} --size 512x512 --batch 1",
-        )
-    return whole[0].model_copy(update={"smaller": tuple(whole[1:])})
+    return make_plan(architecture, Asked(pack=name, vram_bytes=vram_bytes, **asked), allowed)
 
 
 def _can_hold(choice: Configuration, pack: OpenPack, device: torch.device) -> bool:
@@ -149,19 +141,19 @@ def _can_hold(choice: Configuration, pack: OpenPack, device: torch.device) -> bo
 def loading(choice: Configuration, device: torch.device) -> tuple[torch.device, dict[str, Any]]:
     """Where to load for a configuration, and `open_pipeline`'s options (none where nothing is packed).
 
-    A transformer that will be baked waits in RAM, its modulation unpacked; int4 and NF4 are packed on the
-    card only, there with their modulation.
+    A transformer that will be baked waits in RAM, its modulation unpacked; one whose blocks stay in RAM is
+    never whole on the card. int4 and NF4 are packed on the card only, there with their modulation.
     """
     attention, mlp, text = (
         name if name.startswith(("torchao", "bnb")) else "none"
         for name in (choice.attention, choice.mlp, choice.text_encoder)
     )
-    waits = choice.baked_modulation and not {attention, mlp} & PACKED_ON_CARD
-    place = RAM if waits else device
+    unbaked = choice.baked_modulation and not {attention, mlp} & PACKED_ON_CARD
+    place = RAM if unbaked or choice.offload_blocks else device
     if place.type == "cpu" and {attention, mlp, text} == {"none"}:
         return place, {}
     how = Quantisation.model_validate(
-        {"attention": attention, "mlp": mlp, "modulation": "none" if waits else attention}
+        {"attention": attention, "mlp": mlp, "modulation": "none" if unbaked else attention}
     )
     text_on = device if text in PACKED_ON_CARD else RAM
     return place, {"how": how, "text_how": text, "text_on": text_on}
@@ -187,6 +179,8 @@ def settle(
         assert times is not None
         source = None if dtype == torch.bfloat16 else modulation.parked(family.network)
         modulation.bake(family.network, times, rows=rows, source=source, device=device, dtype=dtype)
+    if choice.offload_blocks:
+        keep_in_ram(family.network, choice.offload_blocks, device)
     for part in (family.network, family.pipeline.vae):
         if part.device != device:
-            part.to(device)
+            move(part, device)

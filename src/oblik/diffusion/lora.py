@@ -7,7 +7,7 @@ Knows nothing of personas.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from oblik.diffusion.modulation import refuse_lora
-from oblik.errors import LoraBroken
-from oblik.training.config import TrainConfig
+from oblik.errors import InvalidInput, LoraBroken
+from oblik.training.config import TARGETS, TrainConfig
 
 ADAPTER = "person"
 PREFIX = "diffusion_model."
@@ -28,10 +28,11 @@ Pair = tuple[Tensor, Tensor]
 
 
 def attach(transformer: Any, config: TrainConfig) -> list[nn.Parameter]:
-    """Add a fresh LoRA to the frozen transformer; its trainable parameters, in float32.
+    """Add a fresh LoRA to the frozen transformer; its trainable parameters, in float32 and on its device.
 
-    Its output starts equal to the transformer's: B is zero.
+    Its output starts equal to the transformer's: B is zero. Raises InvalidInput for targets that it lacks.
     """
+    _check_targets(transformer, config.targets)
     torch.manual_seed(config.seed)
     transformer.requires_grad_(False)
     transformer.add_adapter(
@@ -45,8 +46,20 @@ def attach(transformer: Any, config: TrainConfig) -> list[nn.Parameter]:
     )
     parameters = [p for p in transformer.parameters() if p.requires_grad]
     for parameter in parameters:
-        parameter.data = parameter.data.float()
+        parameter.data = parameter.data.to(transformer.device, torch.float32)
     return parameters
+
+
+def _check_targets(transformer: Any, targets: Sequence[str]) -> None:
+    names = [f".{name}" for name, _ in transformer.named_modules()]
+    missing = [target for target in targets if not any(name.endswith(f".{target}") for name in names)]
+    of_words = {name for group in TARGETS.values() for name in group}
+    typed = [target for target in missing if target not in of_words]
+    if typed or len(missing) == len(targets):
+        raise InvalidInput(
+            f"this model has no layer called {(typed or missing)[0]!r}",
+            hint=f"oblik train --targets {','.join(TARGETS)}",
+        )
 
 
 def export(transformer: Any, path: Path, alpha: float, metadata: Mapping[str, str] | None = None) -> None:

@@ -149,7 +149,9 @@ class Counted:
         )
 
     def offloaded(self, plan: MemoryPlan) -> MemoryPlan | None:
-        """The plan with so many blocks in RAM that it fits; two of them are always on their way."""
+        """The plan with so many blocks in RAM that it fits; one of them computes while the next one comes."""
+        if {plan.configuration.attention, plan.configuration.mlp} & noun.PACKED_ON_CARD:
+            return None
         block = self.block_bytes(plan.configuration)
         with_blocks = [stage for stage in plan.stages if "transformer" in stage.rows]
         if any(stage.total > plan.usable_bytes for stage in plan.stages if stage not in with_blocks):

@@ -1,7 +1,8 @@
 """Pictures of strangers for a dataset: an engine as the function that `oblik.datasets` paints with.
 
 In: an engine and an open pack. Out: a `Painter`: prompt, seeds and size become pictures of the bare pack,
-without LoRA and token. Knows nothing of datasets and faces.
+without LoRA and token; and whether the pack's advice to paint some is for this machine. Knows nothing of
+datasets and faces.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from oblik.datasets.extras import CLASS_IMAGES, NEGATIVES
 from oblik.datasets.regularisation import Painter, cache_folder
+from oblik.diffusion.device import pick_device
+from oblik.diffusion.families.family import FAMILIES
 from oblik.generation.engine import Engine
 from oblik.generation.presets import find_preset, plan_from
 from oblik.images import open_upright
@@ -22,6 +26,15 @@ from oblik.paths import Home
 from oblik.progress import Progress, SilentProgress
 
 PRESET, NOBODY = "fast", "nobody"
+
+
+def why_unpainted(pack: OpenPack, device: str) -> str:
+    """Why the pictures that the pack advises are painted only for somebody who asks; "" when they are."""
+    if not any(pack.manifest.training.get(wanted) for wanted in (CLASS_IMAGES, NEGATIVES)):
+        return ""
+    if pack.manifest.family not in FAMILIES:
+        return f"nothing here paints with the pack {pack.manifest.name!r}"
+    return "" if pick_device(device).type != "cpu" else "without a graphics card they would take days"
 
 
 def painter_of(

@@ -2,8 +2,8 @@
 
 In: a persona, an open pack, a trainer, settings that override the pack's. Out: the artifact's
 folder ``loras/<version>/``. A run that was stopped leaves its checkpoints and its settings there; ``resume``
-goes on with it. Latents and text states are kept in ``caches/`` for the persona's next run. Knows nothing of
-tensors.
+goes on with it. One that was killed after its manifest is ended by the next start. Latents and text states
+are kept in ``caches/`` for the persona's next run. Knows nothing of tensors.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,9 @@ def train(
     """
     progress = under_consent(persona, "train", home=home, now=now, progress=progress)
     folders = home.persona(persona.slug)
+    ended = end_runs(folders.loras)
+    if order.resume and ended:
+        return ended[-1]
     out_dir = unfinished(folders.loras) if order.resume else folders.loras / next_version(folders.loras)
     begun = _read_begun(out_dir) if order.resume else None
     version = order.dataset or (begun.dataset if begun else latest_version(folders.datasets))
@@ -104,11 +108,21 @@ def train(
         if {file.name for file in out_dir.rglob("*") if file.is_file()} <= {BEGUN}:
             shutil.rmtree(out_dir)  # refused before it began: nothing to go on with
         raise
+    return end_run(out_dir)
+
+
+def end_run(out_dir: Path) -> Path:
+    """What comes after the manifest: draw the choice, then destroy ``work/``. May be done again."""
     log = TrainingLog.model_validate_json((out_dir / CURVES).read_bytes())
     if log.judgements:
         write_choice(out_dir, log.judgements, log.losses)
     shutil.rmtree(out_dir / WORK, ignore_errors=True)
     return out_dir
+
+
+def end_runs(loras: Path) -> list[Path]:
+    """End every run that was killed after it wrote its manifest; their folders, oldest first."""
+    return [end_run(loras / name) for name in finished(loras) if (loras / name / WORK).is_dir()]
 
 
 def _read_begun(out_dir: Path) -> Begun | None:
@@ -122,11 +136,18 @@ def config_for(pack: Pack, asked: Mapping[str, Any], begun: TrainConfig | None =
     if begun is not None:
         known = begun.model_dump()
     wanted = {name: value for name, value in asked.items() if value is not None}
+    if strange := [name for name in wanted if name not in TrainConfig.model_fields]:
+        close = get_close_matches(strange[0], TrainConfig.model_fields, n=1)
+        raise InvalidInput(
+            f"there is no training setting {strange[0]!r}"
+            + (f"; did you mean {close[0]!r}?" if close else ""),
+            hint="they are listed in docs/settings.md; the usual ones: oblik train --help",
+        )
     try:
         return TrainConfig.model_validate(known | wanted)
     except ValidationError as refused:
         first = refused.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = ".".join(str(part) for part in first["loc"]) or "targets"
         raise InvalidInput(f"{where}: {first['msg']}", hint="oblik train --help") from None
 
 

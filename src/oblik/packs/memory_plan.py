@@ -15,6 +15,8 @@ from oblik.errors import OutOfMemory
 
 GIB = 1024**3
 SMALLER = 0.97
+PACKED_ON_CARD = {"torchao-int4", "bnb-nf4"}
+"""Formats that only a card can pack, the whole transformer at once: their blocks cannot wait in RAM."""
 
 Purpose = Literal["train", "generate"]
 Stage = Literal["encode text", "encode images", "train token", "train transformer", "denoise", "decode"]

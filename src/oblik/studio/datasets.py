@@ -5,8 +5,8 @@ In: settings and plain values. Out: datasets. Knows nothing of training.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -53,8 +53,11 @@ def build_dataset(
     *,
     wishes: DatasetWishes | None = None,
     progress: Progress | None = None,
+    say: Callable[[str], object] | None = None,
 ) -> BuiltDataset:
     """Turn a folder of photos into the next version of the persona's dataset.
+
+    ``say`` is told when pictures of other people that the pack advises are left out.
 
     Raises:
         ConsentError: the consent does not cover portraits.
@@ -78,7 +81,9 @@ def build_dataset(
         dataset = build(
             persona, photos, home=home, stack=stack, pack=pack.manifest, now=now(),
             progress=progress, impostors_MD=_strangers(home, pack, stack.name),
-            wishes=_wishes(settings, pack, wishes or DatasetWishes(), others, progress, rendered),
+            wishes=_wishes(
+                settings, pack, _advised(pack, settings, wishes, say), others, progress, rendered
+            ),
             rendered_faces=rendered,
         )  # fmt: skip
         details.update(dataset=dataset.version, photos=len(dataset.accepted()))
@@ -197,6 +202,22 @@ def _datasets(settings: Settings, slug: str | None) -> Path:
 
 def _others(settings: Settings, slug: str) -> tuple[str, ...]:
     return tuple(other.trigger for other in list_personas(settings) if other.slug != slug)
+
+
+def _advised(
+    pack: OpenPack, settings: Settings, asked: DatasetWishes | None, say: Callable[[str], object] | None
+) -> DatasetWishes:
+    """What was asked; none where the pack's advice, which fills the rest, is not for this machine."""
+    from oblik.flows.class_images import why_unpainted
+
+    asked = asked or DatasetWishes()
+    unasked = asked.class_images is None or asked.negatives is None
+    why = why_unpainted(pack, settings.device) if unasked else ""
+    if not why:
+        return asked
+    if say is not None:
+        say(f"no pictures of other people are painted: {why}; --class-images and --negatives take a folder")
+    return replace(asked, class_images=asked.class_images or 0, negatives=asked.negatives or 0)
 
 
 def _wishes(

@@ -46,7 +46,7 @@ class Trainer(Protocol):
     """A training backend."""
 
     def train(self, request: TrainRequest, progress: Progress) -> Path:
-        """Train and return the artifact's folder, complete with its manifest.
+        """Train and return the artifact's folder, complete with its manifest, its ``work/`` for the caller.
 
         Raises:
             JobCancelled: somebody asked to stop; a checkpoint was written.

@@ -25,6 +25,7 @@ from oblik.diffusion.live_bytes import text_only
 from oblik.diffusion.modulation import on_grid
 from oblik.diffusion.quantize import load_text_encoder, load_transformer
 from oblik.diffusion.real_rope import use_real_rope
+from oblik.diffusion.still import one_frame
 from oblik.packs.manifest import OpenPack
 from oblik.training.artifact import TEXT_ENCODER, WEIGHTS
 
@@ -78,7 +79,8 @@ class QwenImage:
     def latents(self, image_HW3: NDArray[np.uint8]) -> Tensor:
         vae = self.pipeline.vae
         pixels = torch.from_numpy(image_HW3.copy()).permute(2, 0, 1)[None, :, None].to(vae.device, vae.dtype)
-        mean = vae.encode(pixels / 127.5 - 1).latent_dist.mode()[:, :, 0].float()
+        with one_frame(vae):
+            mean = vae.encode(pixels / 127.5 - 1).latent_dist.mode()[:, :, 0].float()
         shape = (1, -1, 1, 1)
         shift = torch.tensor(vae.config.latents_mean, device=mean.device).view(shape)
         scale = torch.tensor(vae.config.latents_std, device=mean.device).view(shape)

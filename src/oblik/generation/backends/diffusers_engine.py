@@ -29,6 +29,7 @@ from oblik.diffusion.device import few_threads, free_vram, pick_device
 from oblik.diffusion.families.family import Family, Text, family_of
 from oblik.diffusion.load import RAM, encoders_of, loading, open_pipeline, plan_for, settle
 from oblik.diffusion.memory import with_replanning
+from oblik.diffusion.offload import move
 from oblik.errors import BackendUnavailable, OutOfMemory
 from oblik.generation.engine import GRID, picture_name, refuse_flawed
 from oblik.generation.plan import Plan
@@ -195,7 +196,7 @@ class DiffusersEngine:
         freed = held.choice is not None and held.choice.text_encoder_place == "freed"
         away = [part for part in (family.network, pipeline.vae) if freed and self._device.type != "cpu"]
         for part in away:
-            part.to(RAM)
+            move(part, RAM)
         for name, encoder in self._aside.items():
             setattr(pipeline, name, encoder.to(self._device) if freed else encoder)
         try:
@@ -207,7 +208,7 @@ class DiffusersEngine:
                 if freed:
                     encoder.to(RAM)
             for part in away:
-                part.to(self._device)
+                move(part, self._device)
 
     def _chunk(
         self, call: tuple[Family, Plan, tuple[int, ...], dict[str, Any]], record: Record, out_dir: Path,

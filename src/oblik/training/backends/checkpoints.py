@@ -1,15 +1,14 @@
 """What a stopped training needs to go on, in the artifact's ``work/`` folder.
 
 In: the run's state. Out: files that are whole or absent: ``step-00150.pt`` (the last three are kept) and
-``best-00150.pt``, the weights of the best judged step. The folder is destroyed when the artifact is complete.
-Knows nothing of training.
+``best-00150.pt``, the weights of the best judged step. Whoever ordered the run destroys the folder when the
+artifact is complete. Knows nothing of training.
 """
 
 from __future__ import annotations
 
 import io
 import pickle
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,10 +63,6 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """The steps that have a checkpoint, oldest first."""
         return self._numbers("step")
-
-    def finish(self) -> None:
-        """Destroy the folder."""
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _file(self, kind: str, step: int) -> Path:
         return self.folder / f"{kind}-{step:06d}.pt"

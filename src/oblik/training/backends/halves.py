@@ -20,11 +20,18 @@ Rows = Callable[[slice], Tensor]
 
 
 class Halves:
-    """Two threads that wait for work, each running its operators alone; on a GPU the batch stays whole."""
+    """Two threads that wait for work, each running its operators alone.
 
-    def __init__(self, parameters: Sequence[nn.Parameter], device: torch.device) -> None:
+    On a GPU the batch stays ``whole``, and where blocks of the network come and go: two threads would need
+    two of them at once.
+    """
+
+    def __init__(
+        self, parameters: Sequence[nn.Parameter], device: torch.device, *, whole: bool = False
+    ) -> None:
         self._parameters = list(parameters)
-        pool = ThreadPoolExecutor(2, "half", torch.set_num_threads, (1,)) if device.type == "cpu" else None
+        halved = device.type == "cpu" and not whole
+        pool = ThreadPoolExecutor(2, "half", torch.set_num_threads, (1,)) if halved else None
         self._map = pool.map if pool else map
 
     def compute(self, rows: Rows, count: int) -> Tensor:

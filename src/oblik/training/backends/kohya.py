@@ -29,11 +29,12 @@ FAMILY = "stable_diffusion"
 LOG = "kohya.log"
 SCRIPT, SDXL_SCRIPT = "train_network.py", "sdxl_train_network.py"
 NO_TOKEN = -1
-UNKNOWN = (
-    "optimiser", "micro_batch", "gradient_checkpointing", "text_layers", "patience", "sample_every",
-    "tensorboard",
-)  # fmt: skip
-"""Settings that only Oblik's own trainer follows."""
+FOLLOWED = {
+    "seed", "rank", "alpha", "learning_rate", "steps", "batch", "schedule", "warmup_steps", "weight_decay",
+    "clip_norm", "caption_dropout", "checkpoint_every", "dtype",
+}  # fmt: skip
+"""Settings that reach sd-scripts; the others only Oblik's own trainer follows."""
+SCHEDULES = {"cosine": "cosine", "constant": "constant_with_warmup"}
 PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 ENVIRONMENT = {
     "PYTHONUNBUFFERED": "1",
@@ -77,7 +78,7 @@ class KohyaTrainer:
                 "Stable Diffusion 1.5 and SDXL",
                 hint="oblik train --trainer native",
             )
-        if unknown := [f"--{name.replace('_', '-')}" for name in UNKNOWN if name in request.asked]:
+        if unknown := sorted(request.asked - FOLLOWED):
             raise InvalidInput(
                 f"the trainer kohya does not follow {', '.join(unknown)}",
                 hint="oblik train --trainer kohya, without them",
@@ -200,7 +201,7 @@ def script_options(request: TrainRequest, config_file: Path, *, held_out: bool) 
         "optimizer_type": "AdamW",
         "optimizer_args": f"weight_decay={config.weight_decay}",
         "max_grad_norm": config.clip_norm,
-        "lr_scheduler": "cosine",
+        "lr_scheduler": SCHEDULES[config.schedule],
         "lr_warmup_steps": min(config.warmup_steps, config.steps),
         "max_train_steps": config.steps,
         "mixed_precision": PRECISION[config.dtype],

@@ -67,7 +67,7 @@ class Learner:
             for encoder in family.encoders.values():
                 encoder.train()  # no dropout in these; elsewhere transformers checkpoints nothing
                 encoder.activation_checkpointing_enable()
-        self.halves = Halves(network, device)
+        self.halves = Halves(network, device, whole=bool(choice and choice.offload_blocks))
         words = [
             Group(list(self.rows.values()), config.token_learning_rate, 0.0),
             Group(self.text_parameters, config.text_learning_rate, config.weight_decay),

@@ -27,6 +27,7 @@ from oblik.packs.manifest import OpenPack
 from oblik.packs.memory_plan import MemoryPlan, Stage
 from oblik.progress import Progress
 from oblik.training.backends import probe
+from oblik.training.backends.pictures import shrunk
 from oblik.training.backends.run import Planned, Run
 from oblik.training.config import MLP_TARGETS
 from oblik.training.trainer import TrainRequest
@@ -65,6 +66,7 @@ class NativeTrainer:
         sizes = [(p.width_px or 0, p.height_px or 0) for p in dataset.photos if p.path]
         sizes += [(extra.width_px, extra.height_px) for extra in dataset.extras]
         width, height = max(sizes, key=lambda size: size[0] * size[1], default=(0, 0))
+        width, height = shrunk((width, height), config.size_px, request.pack.manifest.side_multiple_px)
         side = request.pack.manifest.native_size_px
         return plan_for(
             request.pack, device=self._device, vram_bytes=self._vram_bytes, dtype=config.dtype,

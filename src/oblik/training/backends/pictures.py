@@ -17,11 +17,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from oblik.datasets.captions import without_token
 from oblik.datasets.manifest import Dataset, Kind, Split
+from oblik.diffusion.device import give_back_memory
 from oblik.diffusion.families.family import Family
 from oblik.errors import InvalidInput
 from oblik.packs.manifest import OpenPack
@@ -36,7 +37,7 @@ Size = tuple[int, int]
 
 
 class Source(NamedTuple):
-    """A picture file of the dataset with its face mask and caption."""
+    """A picture file of the dataset with its face mask and caption; ``size_px`` is what is learned from."""
 
     path: Path
     mask: Path | None
@@ -129,6 +130,22 @@ def _draw_places(rng: np.random.Generator, count: int, share: float) -> list[int
     return [int(place) for place in np.flatnonzero(rng.random(count) < share)]
 
 
+def shrunk(size_px: Size, short_px: int, multiple_px: int) -> Size:
+    """A size with its short side shrunk to ``short_px`` and both cut down to multiples; 0: as it is.
+
+    Raises InvalidInput for a size that would have to grow.
+    """
+    if not short_px or min(size_px) == 0:
+        return size_px
+    if short_px > min(size_px) or short_px < multiple_px:
+        raise InvalidInput(
+            f"photos of {size_px[0]}x{size_px[1]} px cannot be learned at a short side of {short_px} px",
+            hint=f"oblik train --size {min(size_px)}",
+        )
+    width, height = (side * short_px // min(size_px) // multiple_px * multiple_px for side in size_px)
+    return width, height
+
+
 def open_shelf(
     dataset: Dataset, folder: Path, pack: OpenPack, family: Family, config: TrainConfig, caches: Caches,
     progress: Progress,
@@ -138,9 +155,15 @@ def open_shelf(
     Raises InvalidInput for a split without photos, or a photo whose sides the pack does not divide.
     """
     reader = _Reader(family, pack, config, caches, progress)
+
+    def size(width_px: int, height_px: int) -> Size:
+        return shrunk((width_px, height_px), config.size_px, pack.manifest.side_multiple_px)
+
     photos = {
         split: [
-            Source(folder / str(p.path), folder / str(p.mask), p.caption, (p.width_px or 0, p.height_px or 0))
+            Source(
+                folder / str(p.path), folder / str(p.mask), p.caption, size(p.width_px or 0, p.height_px or 0)
+            )
             for p in dataset.accepted(split)
         ]
         for split in (Split.train, Split.validation)
@@ -150,7 +173,9 @@ def open_shelf(
             raise InvalidInput(f"the {split.value} split has no photos", hint="oblik dataset build PHOTOS")
     extras = {
         kind: [
-            Source(folder / e.path, folder / e.mask if e.mask else None, e.caption, (e.width_px, e.height_px))
+            Source(
+                folder / e.path, folder / e.mask if e.mask else None, e.caption, size(e.width_px, e.height_px)
+            )
             for e in dataset.extra(kind)
         ]
         for kind in Kind
@@ -203,21 +228,27 @@ class _Reader:
 
     def _encoded(self, source: Source, vae: str) -> tuple[Tensor, Tensor]:
         mask = sha256_file(source.mask) if source.mask else ""
-        key = key_of(vae, self.config.dtype, sha256_file(source.path), mask)
+        shown = source.size_px if self.config.size_px else ""
+        key = key_of(vae, self.config.dtype, sha256_file(source.path), mask, shown)
 
         def make() -> dict[str, Tensor]:
-            latents = self.family.latents(_pixels(source.path, "RGB"))
+            latents = self.family.latents(_pixels(source.path, "RGB", source.size_px))
             share = (
-                self.family.face_share(_pixels(source.mask, "L"))
+                self.family.face_share(_pixels(source.mask, "L", source.size_px))
                 if source.mask
                 else torch.zeros(len(latents))
             )
+            give_back_memory()
             return {"latents": latents.cpu(), "face": share}
 
         found = self.caches.picture(key, make)
         return found["latents"], found["face"]
 
 
-def _pixels(path: Path, mode: str) -> NDArray[np.uint8]:
+def _pixels(path: Path, mode: str, size_px: Size) -> NDArray[np.uint8]:
+    """A picture at a size, shrunk by one scale for both axes and cut in the middle."""
     with Image.open(path) as image:
-        return np.asarray(image.convert(mode))
+        whole = image.convert(mode)
+    if whole.size != size_px:
+        whole = ImageOps.fit(whole, size_px, Image.Resampling.LANCZOS)
+    return np.asarray(whole)

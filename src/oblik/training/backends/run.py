@@ -7,6 +7,7 @@ a step.
 
 from __future__ import annotations
 
+import gc
 import json
 import statistics
 import time
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from oblik.diffusion.device import give_back_memory
 from oblik.diffusion.families.family import open_family
 from oblik.errors import ConsentError, InvalidInput, JobCancelled, TrainingDiverged
 from oblik.packs import memory_plan
@@ -93,6 +95,8 @@ class Run:
         )  # fmt: skip
         if not self.config.sample_every:
             self.family.pipeline.vae = None  # all is encoded, and nothing will be decoded
+        gc.collect()
+        give_back_memory()
         self.metrics = Metrics(self.out_dir, self.family.device, self.total, start, self.config.tensorboard)
         for note in self.log.replanned:
             self.metrics.note_replanned(note)

@@ -23,7 +23,7 @@ LIBRARIES = ("torch", "diffusers", "transformers", "peft", "numpy")
 
 
 def write_artifact(run: Run, chosen: int | None) -> None:
-    """Write everything; then the work folder is destroyed."""
+    """Write everything, the manifest last; the work folder stays for whoever ends the run."""
     request, config, folder = run.request, run.config, run.out_dir
     run.learner.export(folder, modelspec(run))
     atomic_write(folder / CURVES, run.log.model_dump_json(indent=1) + "\n")
@@ -45,7 +45,6 @@ def write_artifact(run: Run, chosen: int | None) -> None:
         memory_plan=run.planned.plan.configuration if run.planned else None,
     )
     atomic_write(folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
-    run.checkpoints.finish()
 
 
 def modelspec(run: Run) -> dict[str, str]:
