@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import oblik
 from oblik.errors import InvalidInput, NotFound
+from oblik.generation.ladder import Heights
 from oblik.generation.plan import Plan
 from oblik.packs.manifest import Pack
 
@@ -31,13 +32,15 @@ SHIPPED = Path(oblik.__file__).parent / "presets"
 
 
 class Preset(BaseModel):
-    """One TOML file: ``about``, ``[plan]`` and ``[families.<family>]``, both partial plans."""
+    """One TOML file: ``about``, ``[plan]`` and ``[families.<family>]``, both partial plans; in ``reliable``
+    also ``[ladder.<family>]``, what the rungs raise a plan to."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     about: str
     plan: dict[str, Any] = Field(default_factory=dict)
     families: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    ladder: dict[str, Heights] = Field(default_factory=dict)
 
 
 def read_preset(path: Path) -> Preset:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +30,8 @@ from oblik.diffusion.device import few_threads, free_vram, pick_device
 from oblik.diffusion.load import RAM, loading, open_pipeline, plan_for, settle
 from oblik.diffusion.memory import with_replanning
 from oblik.errors import BackendUnavailable, OutOfMemory
+from oblik.generation.adapters import Sight
+from oblik.generation.backends.references import References
 from oblik.generation.engine import GRID, picture_name, refuse_flawed
 from oblik.generation.plan import Plan
 from oblik.generation.record import Picture, Record, Step, write_record
@@ -44,34 +47,31 @@ LIBRARIES = ("torch", "diffusers", "transformers", "peft", "numpy", "pillow")
 
 
 class Held(NamedTuple):
-    """How a memory plan holds the pipeline, whom to tell of each stage, and what the record says of it."""
+    """How a memory plan holds the pipeline, whom to tell of each stage, what the record says; the references."""
 
     choice: Configuration | None = None
     enter: Callable[[Stage], None] = lambda _stage: None
     steps: tuple[Step, ...] = ()
     asked: Plan | None = None
+    references: References | None = None
 
 
 class DiffusersEngine:
     """Runs plans through one cached pipeline. ``vram_bytes`` are what a memory plan may use (default: the
-    CUDA card's)."""
+    CUDA card's); ``sight`` is what it finds faces and reference photos with."""
 
-    def __init__(self, device: str = "auto", vram_bytes: int | None = None) -> None:
-        self._device, self._vram_bytes = pick_device(device), vram_bytes
+    def __init__(
+        self, device: str = "auto", vram_bytes: int | None = None, sight: Sight | None = None
+    ) -> None:
+        self._device, self._vram_bytes, self._sight = pick_device(device), vram_bytes, sight
         self._open: tuple[tuple[Any, ...], Any] | None = None
         self._encoder: Any = None
         self._texts: dict[str, Any] = {}
 
     def run(
-        self,
-        plan: Plan,
-        *,
-        pack: OpenPack,
-        artifact: Path | None,
-        out_dir: Path,
-        now: datetime,
+        self, plan: Plan, *, pack: OpenPack, artifact: Path | None, out_dir: Path, now: datetime,
         progress: Progress,
-    ) -> Record:
+    ) -> Record:  # fmt: skip
         _refuse_unknown(plan)
         memory = self._memory_plan(plan, pack, artifact)
         where = (pack, artifact, out_dir, now, progress)
@@ -110,6 +110,7 @@ class DiffusersEngine:
         progress: Progress, held: Held,
     ) -> Record:  # fmt: skip
         seconds: dict[str, float] = {}
+        held = held._replace(references=References.of(plan, pack, self._sight))
         free_bytes = free_vram(self._device)
         with _timed(seconds, "load"):
             pipeline = self._pipeline(plan, pack, artifact, held)
@@ -117,12 +118,15 @@ class DiffusersEngine:
         record.steps, record.asked = list(held.steps), held.asked or plan
         private_dir(out_dir)
         texts = self._texts_for(pipeline, plan, held) if self._encoder is not None else {}
+        if held.references:
+            held.references.begin(record, pipeline)
         images: list[Image.Image] = []
         try:
-            with progress.stage("generate", total=len(plan.seeds) * plan.steps) as advance:
+            runs = 2 if held.references else 1
+            with progress.stage("generate", runs * len(plan.seeds) * plan.steps) as advance:
                 for seeds in _chunks(plan.seeds, plan.batch):
                     held.enter("denoise")
-                    call = (pipeline, plan, seeds, texts)
+                    call = (pipeline, plan, seeds, _words(plan, texts))
                     images += self._chunk(call, record, out_dir, progress, advance, held)
         finally:
             if record.pictures:
@@ -172,7 +176,7 @@ class DiffusersEngine:
     def _texts_for(self, pipeline: Any, plan: Plan, held: Held) -> dict[str, Any]:
         """Text states and masks of the plan's prompts; the rest makes way for a text encoder that does."""
         prompts = {plan.prompt, plan.negative_prompt}
-        if prompts <= self._texts.keys():
+        if prompts <= self._texts.keys() and not held.references:
             return self._texts
         held.enter("encode text")
         freed = held.choice is not None and held.choice.text_encoder_place == "freed"
@@ -186,6 +190,8 @@ class DiffusersEngine:
                 states, mask = pipeline.encode_prompt(prompt, device=place)
                 mask = torch.ones(states.shape[:2], dtype=torch.long) if mask is None else mask
                 self._texts[prompt] = (states.to(self._device), mask.to(self._device))
+            if held.references:
+                held.references.encode(pipeline, self._device)
         finally:
             pipeline.text_encoder = None
             if freed:
@@ -198,31 +204,37 @@ class DiffusersEngine:
         self, call: tuple[Any, Plan, tuple[int, ...], dict[str, Any]], record: Record, out_dir: Path,
         progress: Progress, advance: Any, held: Held,
     ) -> list[Image.Image]:  # fmt: skip
-        pipeline, plan, seeds, texts = call
+        pipeline, plan, seeds, words = call
 
         def each_step(_pipeline: Any, step: int, _time: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             progress.check_cancelled()
             advance(len(seeds))
-            if step == plan.steps - 1:
-                held.enter("decode")
+            held.enter("decode" if step == plan.steps - 1 else "denoise")
             return tensors
 
         with _timed(record.seconds, "denoise"), few_threads(pipeline.transformer):
-            pixels_BHW3 = _denoise(pipeline, plan, seeds, texts, each_step)
+            paint = partial(_denoise, pipeline, plan, seeds)
+            if held.references:
+                paint = partial(held.references.paint, paint, pipeline, seeds)
+            pixels_BHW3 = paint(words, each_step)
         with _timed(record.seconds, "write"):
             return [
                 _keep(image, seed, record, out_dir) for image, seed in zip(pixels_BHW3, seeds, strict=True)
             ]
 
 
-def _denoise(pipeline: Any, plan: Plan, seeds: tuple[int, ...], texts: dict[str, Any], each_step: Any) -> Any:
+def _words(plan: Plan, texts: dict[str, Any]) -> dict[str, Any]:
+    """The plan's prompts as the pipeline takes them, encoded where they are in ``texts``."""
+    prompts = {"prompt": plan.prompt, "negative_prompt": plan.negative_prompt}
+    prompts = prompts if plan.guidance > 1 else {"prompt": plan.prompt}
+    if not texts:
+        return dict(prompts)
+    words = {f"{name}_embeds": texts[text][0] for name, text in prompts.items()}
+    return words | {f"{name}_embeds_mask": texts[text][1] for name, text in prompts.items()}
+
+
+def _denoise(pipeline: Any, plan: Plan, seeds: tuple[int, ...], words: dict[str, Any], each_step: Any) -> Any:
     """Pictures (B, H, W, 3) in 0..1. Whatever happens, no cached state reaches the next picture."""
-    prompts = {"prompt": plan.prompt}
-    prompts |= {"negative_prompt": plan.negative_prompt} if plan.guidance > 1 else {}
-    words: dict[str, Any] = prompts
-    if texts:
-        words = {f"{name}_embeds": texts[text][0] for name, text in prompts.items()}
-        words |= {f"{name}_embeds_mask": texts[text][1] for name, text in prompts.items()}
     try:
         return pipeline(
             num_images_per_prompt=len(seeds),
@@ -304,7 +316,6 @@ def _new_record(
 def _refuse_unknown(plan: Plan) -> None:
     """What a plan may ask for and this engine cannot do yet is said, never skipped."""
     asked = {
-        "references": plan.references,
         "controls": plan.controls,
         "edit": plan.edit,
         "sampler euler_ancestral": plan.sampler != "euler",

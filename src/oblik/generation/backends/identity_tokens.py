@@ -1,0 +1,102 @@
+"""Identity tokens: a word that stands for a face, read from photos by the pack's own projector.
+
+In: a pipeline whose text encoder is there, a plan, face vectors. Out: the text states of the plan's prompt,
+drawn towards the prompt in which that word stands in place of the trigger (or of the first article, where
+there is none). Knows nothing of masks and steps.
+
+The strength is a blend of *text states*: s = (1 - w) s_prompt + w s_word, token by token; both prompts are
+equally long. Blending or scaling the word's *embedding* is no strength: the encoder normalises its inputs
+(RMSNorm, Zhang and Sennrich 2019), and a projected row is many times longer than a word's, so 0.6 of it says
+the same as all of it.
+
+N photos, D face vector, L text tokens.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import AddedToken
+
+from oblik.diffusion import tokens
+from oblik.diffusion.identity import read_name
+from oblik.errors import BackendUnavailable
+from oblik.generation.plan import Plan
+from oblik.packs.manifest import OpenPack
+
+WORD = "<|oblik_reference|>"
+_ARTICLE = re.compile(r"\ban?\b", re.IGNORECASE)
+_OPENING = "photo of a person, "
+
+
+class IdentityTokens:
+    """An `oblik.generation.adapters.Adapter`."""
+
+    @torch.no_grad()
+    def words(
+        self, pipeline: Any, plan: Plan, vectors_ND: NDArray[np.float32], *, pack: OpenPack, stack: str
+    ) -> dict[str, Any]:
+        row_E = read_name(pack.folder, vectors_ND, stack)
+        if row_E is None:
+            raise BackendUnavailable(
+                f"the identity projector of {pack.manifest.name} does not know the face vectors of {stack!r}",
+                hint="oblik --face-stack pack generate ...",
+            )
+        plain, named = with_word(plan.prompt, _trigger(pipeline, plan))
+        plain_1LD = _states(pipeline, plain)
+        with _knowing(pipeline, row_E):
+            named_1LD = _states(pipeline, named)
+        if plain_1LD.shape != named_1LD.shape:
+            raise BackendUnavailable(
+                f"this tokenizer has no single token where the reference's word would stand: {plain!r}",
+                hint='begin the prompt with "photo of a"',
+            )
+        states_1LD = torch.lerp(plain_1LD, named_1LD, plan.references[0].weight)
+        whole_1L = torch.ones(states_1LD.shape[:2], dtype=torch.long, device=states_1LD.device)
+        return {"prompt_embeds": states_1LD, "prompt_embeds_mask": whole_1L}
+
+
+def with_word(prompt: str, trigger: str | None) -> tuple[str, str]:
+    """The prompt, and the same with `WORD` in place of the trigger or else of the first article.
+
+    A prompt with neither gets an opening that has one.
+    """
+    if trigger and trigger in prompt:
+        return prompt, prompt.replace(trigger, WORD)
+    if not _ARTICLE.search(prompt):
+        prompt = _OPENING + prompt
+    return prompt, _ARTICLE.sub(WORD, prompt, count=1)
+
+
+def _trigger(pipeline: Any, plan: Plan) -> str | None:
+    """The added token of the pipeline's tokenizer that stands in the prompt."""
+    added = pipeline.tokenizer.get_added_vocab()
+    return next((token for token in added if token in plan.prompt), None)
+
+
+def _states(pipeline: Any, text: str) -> Tensor:
+    states_1LD: Tensor = pipeline.encode_prompt(text, device=pipeline.text_encoder.device)[0]
+    return states_1LD
+
+
+@contextmanager
+def _knowing(pipeline: Any, row_E: Tensor) -> Iterator[None]:
+    """Inside, the pipeline's tokenizer and text encoder know `WORD`; both are as before afterwards."""
+    tokenizer, encoder = pipeline.tokenizer, pipeline.text_encoder
+    pipeline.tokenizer = deepcopy(tokenizer)
+    pipeline.tokenizer.add_tokens([AddedToken(WORD, lstrip=True, normalized=False)])
+    token_id = pipeline.tokenizer.convert_tokens_to_ids(WORD)
+    tokens.make_room(encoder, token_id)
+    try:
+        with tokens.replaced(encoder, token_id, row_E.to(encoder.device)):
+            yield
+    finally:
+        pipeline.tokenizer = tokenizer
