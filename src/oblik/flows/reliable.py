@@ -165,7 +165,7 @@ class _Run:
 
         def run(raised: Plan) -> float:
             place = folder.with_name(f".{folder.name}-rung{len(tried)}") if tried else folder
-            tried.append(Attempted(raised, place, -1.0))
+            tried.append(Attempted(raised, place, float("-inf")))
             likeness = self._measured(raised, place, ruler)
             tried[-1] = Attempted(raised, place, likeness)
             if len(tried) == 1:

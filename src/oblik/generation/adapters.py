@@ -165,7 +165,7 @@ class Sight:
         return found
 
     def vectors(self, plan: Plan, stack: FaceStack) -> NDArray[np.float32]:
-        """Unit face vectors (N, D) of the plan's references. Raises InvalidInput where a photo has no face."""
+        """Unit face vectors (N, D) of the plan's references. InvalidInput where a photo has no face."""
         vectors = []
         for path in self.photos(plan):
             pixels_HW3 = np.asarray(open_upright(path).convert("RGB"))

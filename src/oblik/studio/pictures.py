@@ -102,7 +102,7 @@ def generate(
     """Make portraits of the persona in the words of ``text``; ``asked`` are values of a plan.
 
     ``mode`` is "fast" or "reliable" (default: the preset's; strangers are always fast). With ``auto``
-    they are measured, and rungs climbed, up to ``max_rung``, while they fall short; ``say`` is told each likeness.
+    they are measured, and rungs up to ``max_rung`` climbed while they fall short; ``say`` is told each score.
     """
     from oblik.flows.generate import Order, plan_order
     from oblik.flows.reliable import Climbing, generate_in_mode, silent

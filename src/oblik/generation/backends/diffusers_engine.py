@@ -47,7 +47,7 @@ LIBRARIES = ("torch", "diffusers", "transformers", "peft", "numpy", "pillow")
 
 
 class Held(NamedTuple):
-    """How a memory plan holds the pipeline, whom to tell of each stage, what the record says; the references."""
+    """How a memory plan holds the pipeline, whom to tell of each stage, what the record says, references."""
 
     choice: Configuration | None = None
     enter: Callable[[Stage], None] = lambda _stage: None
