@@ -31,7 +31,7 @@ class Adapter(Protocol):
     def words(
         self, pipeline: Any, plan: Plan, vectors_ND: NDArray[np.float32], *, pack: OpenPack, stack: str
     ) -> dict[str, Any]:
-        """Arguments of the pipeline's call that stand for the prompt drawn towards these faces.
+        """Arguments of the pipeline's call, in place of its prompts, that draw a picture towards these faces.
 
         ``plan.references`` says how strongly; ``stack`` names the face stack of the vectors.
 

@@ -1,13 +1,16 @@
 """Identity tokens: a word that stands for a face, read from photos by the pack's own projector.
 
-In: a pipeline whose text encoder is there, a plan, face vectors. Out: the text states of the plan's prompt,
-drawn towards the prompt in which that word stands in place of the trigger (or of the first article, where
-there is none). Knows nothing of masks and steps.
+In: a pipeline whose text encoder is there, a plan, face vectors. Out: text states for the prompt and for the
+negative prompt. Knows nothing of masks and steps.
 
-The strength is a blend of *text states*: s = (1 - w) s_prompt + w s_word, token by token; both prompts are
-equally long. Blending or scaling the word's *embedding* is no strength: the encoder normalises its inputs
-(RMSNorm, Zhang and Sennrich 2019), and a projected row is many times longer than a word's, so 0.6 of it says
-the same as all of it.
+Two prompts differ in one token: ``stranger`` speaks of anybody, in ``named`` the word stands in place of the
+article (or of the trigger). The strength w is a blend of their *text states*, s = (1 - w) s_stranger +
+w s_named, token by token. Blending or scaling the word's *embedding* is no strength: the encoder normalises
+its inputs (RMSNorm, Zhang and Sennrich 2019), and a projected row is many times longer than a word's, so 0.6
+of it says the same as all of it.
+
+The stranger takes the place of the negative prompt too: guidance v = v_stranger + g (v_s - v_stranger)
+(Ho and Salimans 2022, eq. 6) then raises what tells this person from anybody, and nothing else.
 
 N photos, D face vector, L text tokens.
 """
@@ -26,6 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AddedToken
 
+from oblik.datasets.captions import without_token
 from oblik.diffusion import tokens
 from oblik.diffusion.identity import read_name
 from oblik.errors import BackendUnavailable
@@ -50,27 +54,30 @@ class IdentityTokens:
                 f"the identity projector of {pack.manifest.name} does not know the face vectors of {stack!r}",
                 hint="oblik --face-stack pack generate ...",
             )
-        plain, named = with_word(plan.prompt, _trigger(pipeline, plan))
-        plain_1LD = _states(pipeline, plain)
+        stranger, named = two_prompts(plan.prompt, _trigger(pipeline, plan))
+        stranger_1LD = _states(pipeline, stranger)
         with _knowing(pipeline, row_E):
             named_1LD = _states(pipeline, named)
-        if plain_1LD.shape != named_1LD.shape:
+        if stranger_1LD.shape != named_1LD.shape:
             raise BackendUnavailable(
-                f"this tokenizer has no single token where the reference's word would stand: {plain!r}",
+                f"this tokenizer has no single token where the reference's word would stand: {stranger!r}",
                 hint='begin the prompt with "photo of a"',
             )
-        states_1LD = torch.lerp(plain_1LD, named_1LD, plan.references[0].weight)
+        states_1LD = torch.lerp(stranger_1LD, named_1LD, plan.references[0].weight)
         whole_1L = torch.ones(states_1LD.shape[:2], dtype=torch.long, device=states_1LD.device)
-        return {"prompt_embeds": states_1LD, "prompt_embeds_mask": whole_1L}
+        words = {"prompt_embeds": states_1LD, "prompt_embeds_mask": whole_1L}
+        if plan.guidance > 1:
+            words |= {"negative_prompt_embeds": stranger_1LD, "negative_prompt_embeds_mask": whole_1L}
+        return words
 
 
-def with_word(prompt: str, trigger: str | None) -> tuple[str, str]:
-    """The prompt, and the same with `WORD` in place of the trigger or else of the first article.
+def two_prompts(prompt: str, trigger: str | None) -> tuple[str, str]:
+    """The prompt about a stranger, and with `WORD` in place of the trigger or else of the first article.
 
-    A prompt with neither gets an opening that has one.
+    A prompt with neither gets an opening that has an article.
     """
     if trigger and trigger in prompt:
-        return prompt, prompt.replace(trigger, WORD)
+        return without_token(prompt, trigger), prompt.replace(trigger, WORD)
     if not _ARTICLE.search(prompt):
         prompt = _OPENING + prompt
     return prompt, _ARTICLE.sub(WORD, prompt, count=1)

@@ -91,8 +91,9 @@ class References:
             inside = inside_face(pipeline, masks_BHW, latents)
             return torch.where(inside, latents, path[step].to(latents.device))
 
-        plain = {key: value for key, value in words.items() if not key.startswith("prompt")}
-        drawn_BHW3 = paint(plain | self._drawn, _then(each_step, blend))
+        said = {_prompt_of(key) for key in self._drawn}
+        others = {key: value for key, value in words.items() if _prompt_of(key) not in said}
+        drawn_BHW3 = paint(others | self._drawn, _then(each_step, blend))
         return np.asarray(first_BHW3 + masks_BHW[..., None] * (drawn_BHW3 - first_BHW3), first_BHW3.dtype)
 
     def _face(self, image_HW3: NDArray[Any], seed: int) -> NDArray[np.float32]:
@@ -117,6 +118,11 @@ def inside_face(pipeline: Any, masks_BHW: NDArray[np.float32], latents: Tensor) 
     cells = F.adaptive_max_pool2d(masks_B1HW, (rows, columns))[:, None].expand(-1, -1, packed // 4, -1, -1)
     inside: Tensor = pipeline._pack_latents(cells.contiguous(), count, packed // 4, rows, columns) > 0
     return inside
+
+
+def _prompt_of(argument: str) -> str:
+    """``negative_prompt_embeds_mask`` -> ``negative_prompt``: the pipeline takes each in one form only."""
+    return argument.removesuffix("_mask").removesuffix("_embeds")
 
 
 def _kept(latents: Tensor, path: list[Tensor]) -> Tensor:
