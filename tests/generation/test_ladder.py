@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from oblik.errors import BackendUnavailable
 from oblik.generation.ladder import Heights, Ladder, Rung, climb, ladder, larger
 from oblik.generation.plan import Plan
 from oblik.generation.presets import find_preset
@@ -75,7 +76,7 @@ def test_the_bundled_pack_has_two_rungs_and_says_what_the_third_needs() -> None:
     assert [lack.what for lack in found.missing] == ["rung 3, edit-reference: the pack miniature has no edit"]
     first = found.rungs[0].raised(PLAN)
     assert [reference.image for reference in first.references] == list(PHOTOS)
-    assert {reference.weight for reference in first.references} == {0.6}
+    assert {reference.weight for reference in first.references} == {Heights().reference_weight}
     assert all(reference.face_mask_only for reference in first.references)
     assert first.mode == "reliable"
     assert [rung.name for rung in whole_ladder(highest=1).rungs] == ["1 reference"]
@@ -134,3 +135,16 @@ def test_a_rung_that_changes_nothing_is_said_and_not_run_again() -> None:
     assert said == list(result.steps)
     assert "changes nothing" in said[0].reason
     assert said[0].likeness_after is None
+
+
+def test_a_rung_that_the_engine_cannot_run_is_said_and_the_next_one_goes_on_from_below() -> None:
+    def run(plan: Plan) -> float:
+        if plan.steps == 31:
+            raise BackendUnavailable("no eyes", hint="oblik doctor")
+        return likeness_of(plan)
+
+    odd = Rung("odd", "", lambda plan: plan.model_copy(update={"steps": plan.steps + 1}))
+    result = climb(PLAN, run, 0.6, rungs=[odd, *RUNGS])
+    assert result.steps[0].reason == "not available: no eyes; oblik doctor"
+    assert result.steps[0].likeness_after is None
+    assert result.best.plan.steps == 40

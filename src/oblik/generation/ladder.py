@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from oblik.errors import BackendUnavailable
 from oblik.generation.adapters import Lack, lack, usable
 from oblik.generation.plan import Plan, Reference
 from oblik.generation.record import Step
@@ -37,7 +38,7 @@ class Heights(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    reference_weight: float = Field(0.6, ge=0, le=1)
+    reference_weight: float = Field(0.7, ge=0, le=1)
     short_side_px: int = Field(1024, ge=64, le=4096)
     steps: int = Field(60, ge=1, le=150)
 
@@ -127,7 +128,8 @@ def climb(
 
     ``run`` makes the pictures and returns their mean likeness. Rungs build on each other; the best
     attempt wins, which need not be the last. The first ``at_least`` rungs are climbed whatever the likeness.
-    A rung that changes nothing is not run again, and said. ``note`` is told each step as it is made.
+    A rung that changes nothing is not run again, and one that the engine cannot run is passed over; both are
+    said. ``note`` is told each step as it is made.
     """
     attempt = best = Attempt(plan, run(plan))
     steps: list[Step] = []
@@ -136,13 +138,18 @@ def climb(
             break
         before, raised = attempt.likeness, raise_by(rung, attempt.plan)
         if raised == attempt.plan:
-            steps.append(Step(name=rung.name, reason="changes nothing: the plan is as high already"))
+            step = Step(name=rung.name, reason="changes nothing: the plan is as high already")
         else:
-            attempt = Attempt(raised, run(raised))
-            best = max(best, attempt, key=lambda tried: tried.likeness)
-            likeness = {"likeness_before": before, "likeness_after": attempt.likeness}
-            steps.append(Step(name=rung.name, reason=rung.reason, **likeness))
-        note(steps[-1])
+            try:
+                attempt = Attempt(raised, run(raised))
+            except BackendUnavailable as lacking:
+                step = Step(name=rung.name, reason=f"not available: {lacking.message}; {lacking.hint}")
+            else:
+                best = max(best, attempt, key=lambda tried: tried.likeness)
+                likeness = {"likeness_before": before, "likeness_after": attempt.likeness}
+                step = Step(name=rung.name, reason=rung.reason, **likeness)
+        steps.append(step)
+        note(step)
     return Climb(best, tuple(steps), exhausted=best.likeness < threshold)
 
 
