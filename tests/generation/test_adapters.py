@@ -81,6 +81,6 @@ def test_a_reference_is_a_photo_of_the_plans_persona(tmp_path: Path) -> None:
             sight.photos(plan_with(Reference(image=image)))
     with pytest.raises(NotFound):
         sight.photos(plan_with(Reference(image="b.png")))
-    nobody = plan_with(Reference(image="a.png")).model_copy(update={"persona": None})
-    with pytest.raises(InvalidInput, match="persona"):
-        sight.photos(nobody)
+    for nobody in (None, "..", "sitter/.."):
+        with pytest.raises(InvalidInput, match="needs a persona"):
+            sight.photos(plan_with(Reference(image="a.png")).model_copy(update={"persona": nobody}))

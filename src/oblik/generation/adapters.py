@@ -148,9 +148,9 @@ class Sight:
             InvalidInput: there is no persona, or a photo lies outside its folder.
             NotFound: a photo is not there.
         """
-        if plan.persona is None:
+        home = (self.personas / (plan.persona or "")).resolve()
+        if home.parent != self.personas.resolve():
             raise InvalidInput("a reference needs a persona", hint="oblik persona list")
-        home = (self.personas / plan.persona).resolve()
         found = [(home / reference.image).resolve() for reference in plan.references]
         for path, reference in zip(found, plan.references, strict=True):
             if not path.is_relative_to(home):

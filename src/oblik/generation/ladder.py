@@ -38,7 +38,7 @@ class Heights(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    reference_weight: float = Field(0.7, ge=0, le=1)
+    reference_weight: float = Field(0.6, ge=0, le=1)
     short_side_px: int = Field(1024, ge=64, le=4096)
     steps: int = Field(60, ge=1, le=150)
 

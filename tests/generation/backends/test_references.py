@@ -21,7 +21,7 @@ from oblik.faces.masks import face_mask
 from oblik.faces.stack import Face, FaceStack, open_stack
 from oblik.generation.adapters import Sight
 from oblik.generation.backends.diffusers_engine import DiffusersEngine
-from oblik.generation.backends.identity_tokens import WORD, two_prompts
+from oblik.generation.backends.identity_tokens import WORD, three_prompts
 from oblik.generation.backends.references import GROW, inside_face
 from oblik.generation.plan import Plan, Reference
 from oblik.generation.record import Record
@@ -247,15 +247,20 @@ def test_a_latent_cell_is_inside_when_any_of_its_pixels_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("prompt", "trigger", "plain", "named"),
+    ("prompt", "trigger", "stranger", "named"),
     [
         ("photo of a woman", None, "photo of a woman", f"photo of {WORD} woman"),
         ("photo of an old man, a hat", None, "photo of an old man, a hat", f"photo of {WORD} old man, a hat"),
         ("photo of <oblik_s> man", "<oblik_s>", "photo of a man", f"photo of {WORD} man"),
-        ("smiling", None, "photo of a person, smiling", f"photo of {WORD} person, smiling"),
+        ("photo of <oblik_s> old man", "<oblik_s>", "photo of an old man", f"photo of {WORD} old man"),
     ],
 )
 def test_the_word_takes_the_place_of_the_trigger_or_the_first_article(
-    prompt: str, trigger: str | None, plain: str, named: str
+    prompt: str, trigger: str | None, stranger: str, named: str
 ) -> None:
-    assert two_prompts(prompt, trigger) == (plain, named)
+    assert three_prompts(prompt, trigger) == (prompt, stranger, named)
+
+
+def test_a_prompt_without_an_article_gets_an_opening_that_has_one() -> None:
+    opened = "photo of a person, smiling"
+    assert three_prompts("smiling", None) == (opened, opened, f"photo of {WORD} person, smiling")

@@ -3,11 +3,11 @@
 In: a pipeline whose text encoder is there, a plan, face vectors. Out: text states for the prompt and for the
 negative prompt. Knows nothing of masks and steps.
 
-Two prompts differ in one token: ``stranger`` speaks of anybody, in ``named`` the word stands in place of the
-article (or of the trigger). The strength w is a blend of their *text states*, s = (1 - w) s_stranger +
-w s_named, token by token. Blending or scaling the word's *embedding* is no strength: the encoder normalises
-its inputs (RMSNorm, Zhang and Sennrich 2019), and a projected row is many times longer than a word's, so 0.6
-of it says the same as all of it.
+Three prompts differ in one token: the plan's own has the trigger, ``stranger`` an article in its place,
+``named`` the word; without a trigger the plan's own is the stranger's. The strength w is a blend of *text
+states*, s = (1 - w) s_own + w s_named, token by token. Blending or scaling the word's *embedding* is no
+strength: the encoder normalises its inputs (RMSNorm, Zhang and Sennrich 2019), and a projected row is many
+times longer than a word's, so 0.6 of it says the same as all of it.
 
 The stranger takes the place of the negative prompt too: guidance v = v_stranger + g (v_s - v_stranger)
 (Ho and Salimans 2022, eq. 6) then raises what tells this person from anybody, and nothing else.
@@ -54,16 +54,16 @@ class IdentityTokens:
                 f"the identity projector of {pack.manifest.name} does not know the face vectors of {stack!r}",
                 hint="oblik --face-stack pack generate ...",
             )
-        stranger, named = two_prompts(plan.prompt, _trigger(pipeline, plan))
-        stranger_1LD = _states(pipeline, stranger)
+        own, stranger, named = three_prompts(plan.prompt, _trigger(pipeline, plan))
+        own_1LD, stranger_1LD = _states(pipeline, own), _states(pipeline, stranger)
         with _knowing(pipeline, row_E):
             named_1LD = _states(pipeline, named)
-        if stranger_1LD.shape != named_1LD.shape:
+        if not own_1LD.shape == stranger_1LD.shape == named_1LD.shape:
             raise BackendUnavailable(
                 f"this tokenizer has no single token where the reference's word would stand: {stranger!r}",
                 hint='begin the prompt with "photo of a"',
             )
-        states_1LD = torch.lerp(stranger_1LD, named_1LD, plan.references[0].weight)
+        states_1LD = torch.lerp(own_1LD, named_1LD, plan.references[0].weight)
         whole_1L = torch.ones(states_1LD.shape[:2], dtype=torch.long, device=states_1LD.device)
         words = {"prompt_embeds": states_1LD, "prompt_embeds_mask": whole_1L}
         if plan.guidance > 1:
@@ -71,16 +71,16 @@ class IdentityTokens:
         return words
 
 
-def two_prompts(prompt: str, trigger: str | None) -> tuple[str, str]:
-    """The prompt about a stranger, and with `WORD` in place of the trigger or else of the first article.
+def three_prompts(prompt: str, trigger: str | None) -> tuple[str, str, str]:
+    """The prompt, about a stranger, and with `WORD` in place of the trigger or else of the first article.
 
     A prompt with neither gets an opening that has an article.
     """
     if trigger and trigger in prompt:
-        return without_token(prompt, trigger), prompt.replace(trigger, WORD)
+        return prompt, without_token(prompt, trigger), prompt.replace(trigger, WORD)
     if not _ARTICLE.search(prompt):
         prompt = _OPENING + prompt
-    return prompt, _ARTICLE.sub(WORD, prompt, count=1)
+    return prompt, prompt, _ARTICLE.sub(WORD, prompt, count=1)
 
 
 def _trigger(pipeline: Any, plan: Plan) -> str | None:
