@@ -88,7 +88,8 @@ KINDS: dict[AdapterName, Kind] = {
         "oblik dataset build PHOTOS && oblik train",
     ),
 }
-"""In the order in which they are preferred."""
+STEERING: tuple[AdapterName, ...] = ("identity-tokens", "ip-adapter-faceid")
+"""Those that draw a picture made from words towards a person, the preferred one first."""
 
 
 def lack(name: AdapterName, pack: OpenPack) -> Lack | None:
@@ -106,8 +107,8 @@ def lack(name: AdapterName, pack: OpenPack) -> Lack | None:
 
 
 def usable(pack: OpenPack) -> AdapterName | None:
-    """The preferred adapter of those that can steer a picture made from words; None without any."""
-    return next((name for name in KINDS if lack(name, pack) is None), None)
+    """The preferred adapter of those in `STEERING` that the pack can run; None without any."""
+    return next((name for name in STEERING if lack(name, pack) is None), None)
 
 
 def open_adapter(plan: Plan, pack: OpenPack) -> Adapter:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 from oblik.errors import BackendUnavailable
-from oblik.generation.adapters import Lack, lack, usable
+from oblik.generation.adapters import STEERING, Lack, lack, usable
 from oblik.generation.plan import Plan, Reference
 from oblik.generation.record import Step
 from oblik.packs.manifest import OpenPack, Pack
@@ -91,7 +91,8 @@ def ladder(pack: OpenPack, photos: Sequence[str], heights: Heights, highest: int
 
     A rung is in the table only where the pack has what it needs; else the sentence is in ``missing``.
     """
-    rungs, missing = [], []
+    rungs: list[Rung] = []
+    missing: list[Lack] = []
     adapter = usable(pack)
     if adapter and photos:
         weight = heights.reference_weight
@@ -102,7 +103,7 @@ def ladder(pack: OpenPack, photos: Sequence[str], heights: Heights, highest: int
         hint = "oblik dataset build PHOTOS"
         missing.append(Lack(f"rung {FACE}: no photo of the person to refer to", "build a dataset", hint))
     else:
-        unable = (lack(name, pack) for name in ("identity-tokens", "ip-adapter-faceid"))
+        unable = (lack(name, pack) for name in STEERING)
         missing += [each._replace(what=f"rung {FACE}, {each.what}") for each in unable if each]
     if highest >= LARGER:
         reason = (
