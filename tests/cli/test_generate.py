@@ -37,3 +37,10 @@ def test_without_a_persona_the_next_command_is_named(tmp_path: Path, words: list
     result = CliRunner().invoke(main, ["--home", str(tmp_path), *words])
     assert result.exit_code == 2
     assert "oblik persona create" in result.output
+
+
+def test_a_stranger_has_no_reliable_mode(tmp_path: Path) -> None:
+    words = ["--home", str(tmp_path), "generate", "in a park", "--mode", "reliable", "--no-token"]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 2
+    assert "--no-token shows a stranger" in result.output

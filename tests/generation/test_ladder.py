@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from oblik.generation.ladder import LADDER, Rung, climb
+from oblik.errors import BackendUnavailable
+from oblik.generation.ladder import Heights, Ladder, Rung, climb, ladder, larger
 from oblik.generation.plan import Plan
+from oblik.generation.presets import find_preset
+from oblik.generation.record import Step
+from oblik.packs.manifest import OpenPack, Pack
+from oblik.packs.store import BUNDLED, open_pack
+from oblik.paths import Home
 
 PLAN = Plan(pack="p", persona="sitter", prompt="photo", seeds=(1, 2), steps=30)
+PHOTOS = ("datasets/v001/images/a.png", "datasets/v001/images/b.png")
 
 
 def more_steps(plan: Plan) -> Plan:
@@ -50,8 +59,92 @@ def test_a_rung_that_changes_the_seeds_is_a_mistake() -> None:
         )
 
 
-@pytest.mark.parametrize("rung", [*LADDER, *RUNGS], ids=lambda rung: rung.name)
+def whole_ladder(**asked: int) -> Ladder:
+    return ladder(open_pack(str(BUNDLED / "miniature"), Home(Path("nowhere"))), PHOTOS, Heights(), **asked)
+
+
+@pytest.mark.parametrize("rung", [*whole_ladder().rungs, *RUNGS], ids=lambda rung: rung.name)
 def test_rungs_are_pure(rung: Rung) -> None:
     before = PLAN.model_dump()
     assert rung.raised(PLAN) == rung.raised(PLAN)
     assert PLAN.model_dump() == before
+
+
+def test_the_bundled_pack_has_two_rungs_and_says_what_the_third_needs() -> None:
+    found = whole_ladder()
+    assert [rung.name for rung in found.rungs] == ["1 reference", "2 larger and longer"]
+    assert [lack.what for lack in found.missing] == ["rung 3, edit-reference: the pack miniature has no edit"]
+    first = found.rungs[0].raised(PLAN)
+    assert [reference.image for reference in first.references] == list(PHOTOS)
+    assert {reference.weight for reference in first.references} == {Heights().reference_weight}
+    assert all(reference.face_mask_only for reference in first.references)
+    assert first.mode == "reliable"
+    assert [rung.name for rung in whole_ladder(highest=1).rungs] == ["1 reference"]
+    assert whole_ladder(highest=2).missing == ()
+
+
+def test_a_pack_without_adapters_keeps_the_second_rung_and_says_so_for_the_first(tmp_path: Path) -> None:
+    manifest = Pack(name="big", version="1", family="qwen_image", native_size_px=1328, side_multiple_px=16)
+    found = ladder(OpenPack(manifest=manifest, folder=tmp_path), PHOTOS, Heights())
+    assert [rung.name for rung in found.rungs] == ["2 larger and longer"]
+    assert [lack.what.split(":")[0] for lack in found.missing] == [
+        "rung 1, identity-tokens", "rung 1, ip-adapter-faceid", "rung 3, edit-reference",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("native_px", "size_px", "raised_px"),
+    [(1328, (768, 1024), (1024, 1360)), (128, (128, 128), (128, 128)), (1328, (1280, 1536), (1280, 1536))],
+)
+def test_the_second_rung_keeps_the_shape_and_the_packs_native_size(
+    native_px: int, size_px: tuple[int, int], raised_px: tuple[int, int]
+) -> None:
+    pack = Pack(name="p", version="1", family="f", native_size_px=native_px, side_multiple_px=16)
+    plan = PLAN.model_copy(update={"width_px": size_px[0], "height_px": size_px[1]})
+    raised = larger(plan, Heights(), pack)
+    assert (raised.width_px, raised.height_px) == raised_px
+    assert 50 <= raised.steps <= 70
+    assert larger(raised.model_copy(update={"steps": 90}), Heights(), pack).steps == 90
+
+
+def test_the_heights_of_every_family_are_as_required() -> None:
+    """Weight 0.5 to 0.7, 1024 px and 50 to 70 steps."""
+    for heights in find_preset("reliable").ladder.values():
+        assert 0.5 <= heights.reference_weight <= 0.7
+        assert heights.short_side_px == 1024
+        assert 50 <= heights.steps <= 70
+
+
+def test_the_first_rung_can_be_asked_for_whatever_the_likeness() -> None:
+    result = climb(PLAN, likeness_of, 0.3, rungs=RUNGS, at_least=1)
+    assert [step.name for step in result.steps] == ["more"]
+    assert result.best.plan.steps == 40
+
+
+def test_a_rung_that_changes_nothing_is_said_and_not_run_again() -> None:
+    runs: list[Plan] = []
+    said: list[Step] = []
+
+    def run(plan: Plan) -> float:
+        runs.append(plan)
+        return 0.1
+
+    same = Rung("same", "", lambda plan: plan.model_copy())
+    result = climb(PLAN, run, 0.5, rungs=[same], note=said.append)
+    assert runs == [PLAN]
+    assert said == list(result.steps)
+    assert "changes nothing" in said[0].reason
+    assert said[0].likeness_after is None
+
+
+def test_a_rung_that_the_engine_cannot_run_is_said_and_the_next_one_goes_on_from_below() -> None:
+    def run(plan: Plan) -> float:
+        if plan.steps == 31:
+            raise BackendUnavailable("no eyes", hint="oblik doctor")
+        return likeness_of(plan)
+
+    odd = Rung("odd", "", lambda plan: plan.model_copy(update={"steps": plan.steps + 1}))
+    result = climb(PLAN, run, 0.6, rungs=[odd, *RUNGS])
+    assert result.steps[0].reason == "not available: no eyes; oblik doctor"
+    assert result.steps[0].likeness_after is None
+    assert result.best.plan.steps == 40

@@ -47,7 +47,16 @@ def seed_list(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 @click.option("--height", "height_px", type=int, help="Height in pixels.")
 @click.option("--batch", type=int, help="Pictures at once, 1 to 64.")
 @click.option("--negative", "negative_prompt", help="What should not be seen.")
-@click.option("--preset", default="fast", show_default=True, help="A preset's name or TOML file.")
+@click.option("--preset", help="A preset's name or TOML file.  [the one of --mode]")
+@click.option(
+    "--mode", type=click.Choice(["fast", "reliable"]), help="reliable refers to the person's photos.  [fast]"
+)
+@click.option(
+    "--max-rung", type=click.IntRange(1, 3), help="How far likeness below the threshold is raised.  [3]"
+)
+@click.option(
+    "--no-auto", is_flag=True, help="Measure nothing and climb nothing; reliable starts at --max-rung."
+)
 @click.option("--style", is_flag=True, help="Allow art styles in the prompt.")
 @click.option("--no-lora", is_flag=True, help="Switch the LoRA's weights off; the learned token stays.")
 @click.option("--no-token", is_flag=True, help="Ask for a stranger in the same words.")
@@ -60,7 +69,10 @@ def command(
     seeds: tuple[int, ...] | None,
     count: int | None,
     seed: int | None,
-    preset: str,
+    preset: str | None,
+    mode: str | None,
+    max_rung: int | None,
+    no_auto: bool,
     style: bool,
     no_lora: bool,
     no_token: bool,
@@ -68,8 +80,12 @@ def command(
 ) -> None:
     """Make portraits from PROMPT, for example "in a park, smiling".
 
-    The persona's token is put in front when the prompt lacks it.
+    The persona's token is put in front when the prompt lacks it. Likeness is measured; while its mean is
+    below the persona's threshold the rungs of the reliable mode are climbed: 1 the person's own photos as
+    references, on the face only; 2 larger, more steps; 3 an edit of the face, in packs that have it.
     """
+    if no_token and mode == "reliable":
+        raise click.UsageError("--mode reliable shows the persona; --no-token shows a stranger")
     if seeds and (count or seed is not None):
         raise click.UsageError("--seeds excludes --count and --seed")
     if count or seed is not None:
@@ -78,7 +94,8 @@ def command(
     note(studio.caution(settings, slug))
     made = studio.generate(
         settings, prompt, slug, asked={**asked, "seeds": seeds}, lora=not no_lora, token=not no_token,
-        style=style, preset=preset, progress=RichProgress(),
+        style=style, preset=preset, mode=mode, auto=not no_auto, max_rung=max_rung, progress=RichProgress(),
+        say=click.echo,
     )  # fmt: skip
     record = made.record
     click.echo(f"prompt: {record.plan.prompt}")

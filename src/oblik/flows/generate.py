@@ -154,7 +154,7 @@ def differences(record: Record, again: Record) -> tuple[str, ...]:
         for name in sorted(record.libraries.keys() | again.libraries.keys())
         if record.libraries.get(name) != again.libraries.get(name)
     ]
-    for name in ("pack_version", "lora_sha256", "device", "token_ids", "prompt_ids"):
+    for name in ("pack_version", "lora_sha256", "references_sha256", "device", "token_ids", "prompt_ids"):
         before, after = getattr(record, name), getattr(again, name)
         if before != after:
             found.append(f"{name.replace('_', ' ')} {json.dumps(before)} became {json.dumps(after)}")

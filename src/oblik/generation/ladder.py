@@ -1,19 +1,27 @@
 """The reliable mode: rungs, each a pure function ``Plan -> Plan``, climbed while likeness falls short.
 
-In: a plan and a way to run and judge one. Out: the best attempt and the steps that led to it. Seeds
-and sampler stay as they were asked. Knows nothing of engines, faces or files.
-
-The table is empty in this version: a rung enters it together with the adapter it needs, and what
-a pack cannot do is never silently skipped.
+In: a plan, what the pack and the persona offer, a way to run and judge a plan. Out: the rungs that are there,
+a sentence for each that is not; the best attempt and the steps that led to it. Seeds and sampler stay as they
+were asked. Knows nothing of engines, faces or files.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
-from oblik.generation.plan import Plan
+from pydantic import BaseModel, ConfigDict, Field
+
+from oblik.errors import BackendUnavailable
+from oblik.generation.adapters import STEERING, Lack, lack, usable
+from oblik.generation.plan import Plan, Reference
 from oblik.generation.record import Step
+from oblik.packs.manifest import OpenPack, Pack
+
+FACE, LARGER, EDIT = 1, 2, 3
+"""The numbers of the rungs."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +31,23 @@ class Rung:
     name: str
     reason: str
     raised: Callable[[Plan], Plan]
+
+
+class Heights(BaseModel):
+    """What the rungs raise a plan of one family to; a pack's native size is never exceeded."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    reference_weight: float = Field(0.6, ge=0, le=1)
+    short_side_px: int = Field(1024, ge=64, le=4096)
+    steps: int = Field(60, ge=1, le=150)
+
+
+class Ladder(NamedTuple):
+    """The rungs that can be climbed, lowest first, and what is missing for the others."""
+
+    rungs: tuple[Rung, ...]
+    missing: tuple[Lack, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,7 +67,53 @@ class Climb:
     exhausted: bool
 
 
-LADDER: tuple[Rung, ...] = ()
+def on_face(plan: Plan, references: tuple[Reference, ...]) -> Plan:
+    """Rung 1: the references draw the face, and only the face, towards the person."""
+    return plan.model_copy(update={"references": references, "mode": "reliable"})
+
+
+def larger(plan: Plan, heights: Heights, pack: Pack) -> Plan:
+    """Rung 2: more steps, and the shorter side up to ``short_side_px`` or the pack's native size."""
+    shorter = min(plan.width_px, plan.height_px)
+    factor = max(1.0, min(heights.short_side_px, pack.native_size_px) / shorter)
+    multiple = pack.side_multiple_px
+    width_px, height_px = (
+        round(side * factor / multiple) * multiple if factor > 1 else side
+        for side in (plan.width_px, plan.height_px)
+    )
+    steps = max(plan.steps, heights.steps)
+    raised = {"width_px": width_px, "height_px": height_px, "steps": steps, "mode": "reliable"}
+    return plan.model_copy(update=raised)
+
+
+def ladder(pack: OpenPack, photos: Sequence[str], heights: Heights, highest: int = EDIT) -> Ladder:
+    """The rungs up to ``highest`` for a pack and a person's reference ``photos`` (paths as in `Reference`).
+
+    A rung is in the table only where the pack has what it needs; else the sentence is in ``missing``.
+    """
+    rungs: list[Rung] = []
+    missing: list[Lack] = []
+    adapter = usable(pack)
+    if adapter and photos:
+        weight = heights.reference_weight
+        references = tuple(Reference(image=image, weight=weight, adapter=adapter) for image in photos)
+        reason = f"{adapter}, {len(photos)} photos at weight {weight:g}, on the face only"
+        rungs.append(Rung(f"{FACE} reference", reason, partial(on_face, references=references)))
+    elif adapter:
+        hint = "oblik dataset build PHOTOS"
+        missing.append(Lack(f"rung {FACE}: no photo of the person to refer to", "build a dataset", hint))
+    else:
+        unable = (lack(name, pack) for name in STEERING)
+        missing += [each._replace(what=f"rung {FACE}, {each.what}") for each in unable if each]
+    if highest >= LARGER:
+        reason = (
+            f"{heights.steps} steps, shorter side {heights.short_side_px} px or what the pack is made for"
+        )
+        raised = partial(larger, heights=heights, pack=pack.manifest)
+        rungs.append(Rung(f"{LARGER} larger and longer", reason, raised))
+    if highest >= EDIT and (edit := lack("edit-reference", pack)):
+        missing.append(edit._replace(what=f"rung {EDIT}, {edit.what}"))
+    return Ladder(tuple(rungs), tuple(missing))
 
 
 def climb(
@@ -50,34 +121,41 @@ def climb(
     run: Callable[[Plan], float],
     threshold: float,
     *,
-    rungs: Sequence[Rung] = LADDER,
+    rungs: Sequence[Rung],
+    at_least: int = 0,
+    note: Callable[[Step], object] = bool,
 ) -> Climb:
     """Run ``plan``; while its likeness is below ``threshold``, raise it by the next rung and run again.
 
     ``run`` makes the pictures and returns their mean likeness. Rungs build on each other; the best
-    attempt wins, which need not be the last.
+    attempt wins, which need not be the last. The first ``at_least`` rungs are climbed whatever the likeness.
+    A rung that changes nothing is not run again, and one that the engine cannot run is passed over; both are
+    said. ``note`` is told each step as it is made.
     """
     attempt = best = Attempt(plan, run(plan))
     steps: list[Step] = []
-    for rung in rungs:
-        if attempt.likeness >= threshold:
+    for place, rung in enumerate(rungs):
+        if best.likeness >= threshold and place >= at_least:
             break
-        raised = _raised(rung, attempt.plan)
-        following = Attempt(raised, run(raised))
-        steps.append(
-            Step(
-                name=rung.name,
-                reason=rung.reason,
-                likeness_before=attempt.likeness,
-                likeness_after=following.likeness,
-            )
-        )
-        attempt = following
-        best = max(best, attempt, key=lambda tried: tried.likeness)
+        before, raised = attempt.likeness, raise_by(rung, attempt.plan)
+        if raised == attempt.plan:
+            step = Step(name=rung.name, reason="changes nothing: the plan is as high already")
+        else:
+            try:
+                attempt = Attempt(raised, run(raised))
+            except BackendUnavailable as lacking:
+                step = Step(name=rung.name, reason=f"not available: {lacking.message}; {lacking.hint}")
+            else:
+                best = max(best, attempt, key=lambda tried: tried.likeness)
+                likeness = {"likeness_before": before, "likeness_after": attempt.likeness}
+                step = Step(name=rung.name, reason=rung.reason, **likeness)
+        steps.append(step)
+        note(step)
     return Climb(best, tuple(steps), exhausted=best.likeness < threshold)
 
 
-def _raised(rung: Rung, plan: Plan) -> Plan:
+def raise_by(rung: Rung, plan: Plan) -> Plan:
+    """The plan one rung higher; a rung that changes seeds or sampler is a mistake of its author."""
     raised = rung.raised(plan)
     assert (raised.seeds, raised.sampler) == (plan.seeds, plan.sampler), (
         f"{rung.name} changed seeds or sampler"

@@ -11,15 +11,18 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+AdapterName = Literal["identity-tokens", "ip-adapter-faceid", "edit-reference"]
+
 
 class Reference(BaseModel):
-    """An identity reference: a photo in the persona's vault and how strongly it pulls."""
+    """An identity reference: a photo and how strongly it pulls. ``image`` is a path inside the folder of the
+    plan's persona."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     image: str
     weight: float = Field(0.6, ge=0, le=1)
-    adapter: Literal["edit-reference", "ip-adapter-faceid", "identity-tokens"] = "edit-reference"
+    adapter: AdapterName = "identity-tokens"
     face_mask_only: bool = True
 
 

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import oblik
 from oblik.errors import Conflict, InvalidInput, NotFound
+from oblik.generation.ladder import Heights
 from oblik.generation.plan import Plan
 from oblik.packs.manifest import Pack
 from oblik.paths import atomic_write
@@ -73,7 +74,8 @@ class Level(BaseModel):
 
 class Preset(BaseModel):
     """One TOML file: ``about``, ``[pace]``, and partial plans: ``[plan]``, ``[families.<family>]``;
-    ``[levels.<family>]`` makes it a quality level."""
+    ``[levels.<family>]`` makes it a quality level. In ``reliable``, ``[ladder.<family>]`` is what the rungs
+    raise a plan to."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -82,6 +84,7 @@ class Preset(BaseModel):
     plan: dict[str, Any] = Field(default_factory=dict)
     families: dict[str, dict[str, Any]] = Field(default_factory=dict)
     levels: dict[str, Level] = Field(default_factory=dict)
+    ladder: dict[str, Heights] = Field(default_factory=dict)
 
 
 class Known(NamedTuple):

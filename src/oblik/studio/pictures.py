@@ -16,8 +16,10 @@ from oblik.studio.people import list_personas, show_persona
 if TYPE_CHECKING:
     from oblik.flows.demo import DemoResult
     from oblik.flows.generate import Replay
+    from oblik.generation.engine import Engine
     from oblik.generation.record import Record
     from oblik.likeness.findings import LikenessReport
+    from oblik.packs.manifest import OpenPack
     from oblik.packs.memory_plan import MemoryPlan
     from oblik.progress import Progress
     from oblik.settings import Settings
@@ -90,13 +92,22 @@ def generate(
     lora: bool = True,
     token: bool = True,
     style: bool = False,
-    preset: str = "fast",
+    preset: str | None = None,
+    mode: str | None = None,
+    auto: bool = False,
+    max_rung: int | None = None,
     progress: Progress | None = None,
+    say: Callable[[str], object] | None = None,
 ) -> Generated:
-    """Make portraits of the persona in the words of ``text``; ``asked`` are values of a plan."""
+    """Make portraits of the persona in the words of ``text``; ``asked`` are values of a plan.
+
+    ``mode`` is "fast" or "reliable" (default: the preset's; strangers are always fast). With ``auto``
+    they are measured, and rungs up to ``max_rung`` climbed while they fall short; ``say`` is told each score.
+    """
     from oblik.flows.generate import Order, plan_order
-    from oblik.flows.generate import generate as run
-    from oblik.generation.engine import open_engine
+    from oblik.flows.reliable import Climbing, generate_in_mode, silent
+    from oblik.generation.heat import HeatGuard, open_thermometer
+    from oblik.generation.ladder import Heights
     from oblik.generation.presets import find_preset
     from oblik.progress import SilentProgress
 
@@ -104,11 +115,17 @@ def generate(
     with operation(settings, "generate", persona.slug) as details:
         pack = pack_of(settings)
         others = [other.trigger for other in list_personas(settings) if other.slug != persona.slug]
-        order = Order(text, asked or {}, lora=lora, token=token, style=style)
-        plan = plan_order(order, persona, find_preset(preset, home.root / "presets"), pack, home, others)
-        record, folder = run(
-            persona, plan, home=home, pack=pack, engine=open_engine(device=settings.device),
-            progress=progress or SilentProgress(), now=now(),
+        wanted = {**(asked or {}), "mode": mode if token else "fast"}
+        order = Order(text, wanted, lora=lora, token=token, style=style)
+        presets = home.root / "presets"
+        plan = plan_order(order, persona, find_preset(preset or mode or "fast", presets), pack, home, others)
+        heights = find_preset("reliable", presets).ladder.get(pack.manifest.family, Heights())
+        guard = HeatGuard(open_thermometer(device=settings.device))
+        climbing = Climbing(auto and token, max_rung, heights, say or silent)
+        record, folder = generate_in_mode(
+            persona, plan, climbing, home=home, pack=pack, engine=_engine(settings, pack),
+            stack=lambda: face_stack_of(pack, settings), progress=guard.watch(progress or SilentProgress()),
+            now=now(),
         )  # fmt: skip
         details.update(pictures=len(record.pictures), batch=folder.name)
     return Generated(record, folder)
@@ -165,7 +182,6 @@ def replay(
     from tempfile import TemporaryDirectory
 
     from oblik.flows.generate import replay as run
-    from oblik.generation.engine import open_engine
     from oblik.generation.record import read_record
     from oblik.progress import SilentProgress
 
@@ -177,7 +193,7 @@ def replay(
     ):
         pack = pack_of(settings.model_copy(update={"pack": plan.pack}))
         return run(
-            place, persona, home=home_of(settings), pack=pack, engine=open_engine(device=settings.device),
+            place, persona, home=home_of(settings), pack=pack, engine=_engine(settings, pack),
             progress=progress or SilentProgress(), now=now(), out_dir=keep or Path(scratch),
         )  # fmt: skip
 
@@ -209,3 +225,12 @@ def run_demo(
         result = run(order, workshop, progress=progress or SilentProgress(), now=now())
         details["sitter"] = result.persona
     return result
+
+
+def _engine(settings: Settings, pack: OpenPack) -> Engine:
+    """The engine, which looks at photos and faces with the one face stack."""
+    from oblik.generation.adapters import Sight
+    from oblik.generation.engine import open_engine
+
+    sight = Sight(home_of(settings).personas, lambda: face_stack_of(pack, settings))
+    return open_engine(device=settings.device, sight=sight)

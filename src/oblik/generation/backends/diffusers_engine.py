@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +32,8 @@ from oblik.diffusion.load import RAM, encoders_of, loading, open_pipeline, plan_
 from oblik.diffusion.memory import with_replanning
 from oblik.diffusion.offload import move
 from oblik.errors import BackendUnavailable, OutOfMemory
+from oblik.generation.adapters import Sight
+from oblik.generation.backends.references import References
 from oblik.generation.engine import GRID, picture_name, refuse_flawed
 from oblik.generation.plan import Plan
 from oblik.generation.record import Picture, Record, Step, write_record
@@ -46,34 +49,31 @@ LIBRARIES = ("torch", "diffusers", "transformers", "peft", "numpy", "pillow")
 
 
 class Held(NamedTuple):
-    """How a memory plan holds the pipeline, whom to tell of each stage, and what the record says of it."""
+    """How a memory plan holds the pipeline, whom to tell of each stage, what the record says, references."""
 
     choice: Configuration | None = None
     enter: Callable[[Stage], None] = lambda _stage: None
     steps: tuple[Step, ...] = ()
     asked: Plan | None = None
+    references: References | None = None
 
 
 class DiffusersEngine:
     """Runs plans through one cached pipeline. ``vram_bytes`` are what a memory plan may use (default: the
-    CUDA card's)."""
+    CUDA card's); ``sight`` is what it finds faces and reference photos with."""
 
-    def __init__(self, device: str = "auto", vram_bytes: int | None = None) -> None:
-        self._device, self._vram_bytes = pick_device(device), vram_bytes
+    def __init__(
+        self, device: str = "auto", vram_bytes: int | None = None, sight: Sight | None = None
+    ) -> None:
+        self._device, self._vram_bytes, self._sight = pick_device(device), vram_bytes, sight
         self._open: tuple[tuple[Any, ...], Family] | None = None
         self._aside: dict[str, Any] = {}
         self._texts: dict[tuple[str, float], Text] = {}
 
     def run(
-        self,
-        plan: Plan,
-        *,
-        pack: OpenPack,
-        artifact: Path | None,
-        out_dir: Path,
-        now: datetime,
+        self, plan: Plan, *, pack: OpenPack, artifact: Path | None, out_dir: Path, now: datetime,
         progress: Progress,
-    ) -> Record:
+    ) -> Record:  # fmt: skip
         _refuse_unknown(plan)
         memory = self._memory_plan(plan, pack, artifact)
         where = (pack, artifact, out_dir, now, progress)
@@ -112,6 +112,7 @@ class DiffusersEngine:
         progress: Progress, held: Held,
     ) -> Record:  # fmt: skip
         seconds: dict[str, float] = {}
+        held = held._replace(references=References.of(plan, pack, self._sight))
         free_bytes = free_vram(self._device)
         with _timed(seconds, "load"):
             family = self._family(plan, pack, artifact, held)
@@ -120,9 +121,12 @@ class DiffusersEngine:
         private_dir(out_dir)
         with _timed(record.seconds, "text"):
             words = self._words(family, plan, held)
+        if held.references:
+            held.references.begin(record)
         images: list[Image.Image] = []
         try:
-            with progress.stage("generate", total=len(plan.seeds) * plan.steps) as advance:
+            runs = 2 if held.references else 1
+            with progress.stage("generate", runs * len(plan.seeds) * plan.steps) as advance:
                 for seeds in _chunks(plan.seeds, plan.batch):
                     held.enter("denoise")
                     call = (family, plan, seeds, words)
@@ -183,7 +187,7 @@ class DiffusersEngine:
         """The plan's prompts, encoded, as the pipeline takes them."""
         prompts = [plan.prompt, *([plan.negative_prompt] if plan.guidance > 1 else [])]
         keys = [(prompt, plan.lora_scale) for prompt in prompts]
-        if not self._texts.keys() >= set(keys):
+        if held.references or not self._texts.keys() >= set(keys):
             held.enter("encode text")
             self._texts = dict(zip(keys, self._encoded(family, prompts, held), strict=True))
         text, *negative = (self._texts[key] for key in keys)
@@ -201,6 +205,8 @@ class DiffusersEngine:
             setattr(pipeline, name, encoder.to(self._device) if freed else encoder)
         try:
             place = next(iter(encoders_of(pipeline).values())).device
+            if held.references:
+                held.references.encode(pipeline, self._device)
             return [family.text([prompt], place).to(self._device) for prompt in prompts]
         finally:
             for name, encoder in self._aside.items():
@@ -219,12 +225,14 @@ class DiffusersEngine:
         def each_step(_pipeline: Any, step: int, _time: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             progress.check_cancelled()
             advance(len(seeds))
-            if step == plan.steps - 1:
-                held.enter("decode")
+            held.enter("decode" if step == plan.steps - 1 else "denoise")
             return tensors
 
         with _timed(record.seconds, "denoise"), few_threads(family.network):
-            pixels_BHW3 = _denoise(family, plan, seeds, words, each_step)
+            paint = partial(_denoise, family, plan, seeds)
+            if held.references:
+                paint = partial(held.references.paint, paint, family.pipeline, seeds)
+            pixels_BHW3 = paint(words, each_step)
         with _timed(record.seconds, "write"):
             return [
                 _keep(image, seed, record, out_dir) for image, seed in zip(pixels_BHW3, seeds, strict=True)
@@ -305,7 +313,6 @@ def _new_record(
 def _refuse_unknown(plan: Plan) -> None:
     """What a plan may ask for and this engine cannot do yet is said, never skipped."""
     asked = {
-        "references": plan.references,
         "controls": plan.controls,
         "edit": plan.edit,
         "sampler euler_ancestral": plan.sampler != "euler",

@@ -1,0 +1,238 @@
+"""The two modes as one call: make pictures, measure them, climb the ladder while they fall short.
+
+In: a persona, a plan, how far to climb. Out: a `Record` and its folder in the gallery: those of the best
+attempt, with every rung that was tried and the likeness before and after it. Knows nothing of tensors, and of
+what a rung changes.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from oblik.datasets.manifest import Split, read_dataset
+from oblik.errors import InvalidInput, NotFound
+from oblik.faces.stack import FaceStack
+from oblik.flows.calibrate import Ruler, note_scores, open_ruler
+from oblik.flows.generate import generate
+from oblik.generation.engine import Engine
+from oblik.generation.ladder import EDIT, FACE, Climb, Heights, Ladder, climb, ladder, raise_by
+from oblik.generation.plan import Plan
+from oblik.generation.record import Record, Step, read_record, write_record
+from oblik.likeness.gate import MISS
+from oblik.packs.manifest import OpenPack
+from oblik.paths import Home, latest_version, next_version
+from oblik.personas.permission import under_consent
+from oblik.personas.persona import Persona
+from oblik.progress import Progress
+from oblik.training.artifact import MANIFEST, read_artifact
+
+PHOTOS = 8
+"""How many photos the first rung refers to."""
+EXHAUSTED = "collect more photos / retrain"
+AFTER_LAST = "oblik dataset build PHOTOS && oblik train"
+
+
+def silent(_line: str) -> None:
+    """Says nothing."""
+
+
+@dataclass(frozen=True)
+class Climbing:
+    """How far to climb. With ``auto`` the pictures are measured and rungs climbed while they fall short, up
+    to the rung ``highest``; without it nothing is measured, and a reliable plan starts at rung ``highest``
+    (default: the first). ``say`` is told each likeness, and why something is not done."""
+
+    auto: bool = True
+    highest: int | None = None
+    heights: Heights = field(default_factory=Heights)
+    say: Callable[[str], object] = silent
+
+
+class Attempted(NamedTuple):
+    """A plan that ran, where its pictures lie, and their mean likeness."""
+
+    plan: Plan
+    folder: Path
+    likeness: float
+
+
+def generate_in_mode(
+    persona: Persona,
+    plan: Plan,
+    climbing: Climbing,
+    *,
+    home: Home,
+    pack: OpenPack,
+    engine: Engine,
+    stack: Callable[[], FaceStack],
+    progress: Progress,
+    now: datetime,
+) -> tuple[Record, Path]:
+    """Run a plan in its mode. A fast plan climbs only when its likeness falls short; a reliable one takes the
+    first rung in any case.
+
+    Raises:
+        ConsentError: the persona's consent does not cover portraits today.
+        NotFound, InvalidInput: a reliable plan cannot be measured, or has no photos to refer to.
+    """
+    progress = under_consent(persona, "generate", home=home, now=now, progress=progress)
+    run = _Run(persona, home, pack, engine, progress, now, climbing.say)
+    reliable = plan.mode == "reliable"
+    if not climbing.auto:
+        return run.at_once(plan, _ladder(plan, run, climbing, FACE)) if reliable else run.once(plan)
+    try:
+        ruler = open_ruler(persona, home=home, pack=pack, stack=stack(), dataset=dataset_behind(plan, home))
+    except (NotFound, InvalidInput) as missing:
+        if reliable:
+            raise
+        climbing.say(f"not measured: {missing.message}; {missing.hint}")
+        return run.once(plan)
+    return run.climb(plan, _ladder(plan, run, climbing, EDIT), ruler, at_least=int(reliable))
+
+
+def reference_photos(home: Home, slug: str, version: str, count: int = PHOTOS) -> tuple[str, ...]:
+    """The photos in which the person looks most like themselves: those that teach, nearest to their mean.
+
+    Held-out photos are what likeness is measured with; a picture drawn towards them would be measured with
+    itself.
+    """
+    folder = home.persona(slug).datasets / version
+    dataset = read_dataset(folder)
+    with np.load(folder / dataset.embeddings, allow_pickle=False) as arrays:
+        known = {name: np.asarray(arrays[name], np.float64) for name in arrays.files}
+    photos = [photo for photo in dataset.accepted(Split.train) if photo.source_sha256 in known and photo.path]
+    if not photos:
+        return ()
+    vectors_ND = np.stack([known[photo.source_sha256] for photo in photos])
+    nearest = np.argsort(-(vectors_ND @ vectors_ND.mean(axis=0)), kind="stable")[:count]
+    return tuple(f"datasets/{version}/{photos[place].path}" for place in nearest)
+
+
+def dataset_behind(plan: Plan, home: Home) -> str | None:
+    """The dataset that the plan's LoRA learned from, else the persona's newest; None without any."""
+    if plan.persona is None:
+        return None
+    folders = home.persona(plan.persona)
+    if plan.lora and (folders.loras / plan.lora / MANIFEST).is_file():
+        return read_artifact(folders.loras / plan.lora).dataset
+    return latest_version(folders.datasets)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What every attempt of one call shares."""
+
+    persona: Persona
+    home: Home
+    pack: OpenPack
+    engine: Engine
+    progress: Progress
+    now: datetime
+    say: Callable[[str], object]
+
+    def once(self, plan: Plan, folder: Path | None = None) -> tuple[Record, Path]:
+        """Run one plan."""
+        return generate(
+            self.persona, plan, home=self.home, pack=self.pack, engine=self.engine, progress=self.progress,
+            now=self.now, folder=folder,
+        )  # fmt: skip
+
+    def at_once(self, plan: Plan, steps: Ladder) -> tuple[Record, Path]:
+        """Run the plan raised by every rung, unmeasured."""
+        raised = plan
+        for rung in steps.rungs:
+            raised = raise_by(rung, raised)
+        record, folder = self.once(raised)
+        record.asked = plan
+        record.steps += [Step(name=rung.name, reason=rung.reason) for rung in steps.rungs]
+        record.steps += self._missing(steps)
+        write_record(record, folder)
+        return record, folder
+
+    def climb(self, plan: Plan, steps: Ladder, ruler: Ruler, at_least: int) -> tuple[Record, Path]:
+        """Climb, keep the best attempt's pictures and write the way there into its record."""
+        gallery = self.home.persona(self.persona.slug).gallery
+        folder = gallery / next_version(gallery)
+        threshold = ruler.calibration.threshold
+        tried: list[Attempted] = []
+
+        def run(raised: Plan) -> float:
+            place = folder.with_name(f".{folder.name}-rung{len(tried)}") if tried else folder
+            tried.append(Attempted(raised, place, float("-inf")))
+            likeness = self._measured(raised, place, ruler)
+            tried[-1] = Attempted(raised, place, likeness)
+            if len(tried) == 1:
+                self.say(f"likeness {likeness:.3f}, threshold {threshold:.3f}")
+            return likeness
+
+        try:
+            found = climb(
+                plan, run, threshold, rungs=steps.rungs, at_least=at_least,
+                note=lambda step: self.say(_line(step, threshold)),
+            )  # fmt: skip
+        finally:
+            _keep_best(tried, folder)
+        return self._told(plan, found, steps, folder, threshold), folder
+
+    def _measured(self, plan: Plan, folder: Path, ruler: Ruler) -> float:
+        record, _ = self.once(plan, folder)
+        paths = [folder / picture.file for picture in record.pictures]
+        scores = ruler.score(paths, self.progress)
+        note_scores(folder, dict(zip(paths, scores, strict=True)), ruler.calibration.threshold)
+        return float(np.mean([MISS if score.centroid is None else score.centroid for score in scores]))
+
+    def _told(self, plan: Plan, found: Climb, steps: Ladder, folder: Path, threshold: float) -> Record:
+        """The best attempt's record, with what was asked and the way up."""
+        record = read_record(folder)
+        record.asked = plan
+        record.steps += found.steps
+        if found.steps or found.exhausted:
+            record.steps += self._missing(steps)
+        if found.exhausted:
+            reason = (
+                f"mean likeness {found.best.likeness:.3f} is below the threshold {threshold:.3f} "
+                "after the last rung"
+            )
+            record.steps.append(Step(name=EXHAUSTED, reason=reason))
+            self.say(f"{reason}: {EXHAUSTED}: {AFTER_LAST}")
+        write_record(record, folder)
+        return record
+
+    def _missing(self, steps: Ladder) -> list[Step]:
+        for each in steps.missing:
+            self.say(f"not available: {each.sentence()}")
+        return [Step(name="not available", reason=each.sentence()) for each in steps.missing]
+
+
+def _ladder(plan: Plan, run: _Run, climbing: Climbing, default: int) -> Ladder:
+    version = dataset_behind(plan, run.home)
+    photos = reference_photos(run.home, run.persona.slug, version) if version else ()
+    return ladder(run.pack, photos, climbing.heights, climbing.highest or default)
+
+
+def _keep_best(tried: list[Attempted], folder: Path) -> None:
+    """Leave the best attempt's pictures in ``folder`` and nobody else's; an unfinished first one stays."""
+    best = max(tried, key=lambda attempt: attempt.likeness)
+    if best.folder != folder:
+        aside = folder.with_name(f".{folder.name}-before")
+        folder.rename(aside)
+        best.folder.rename(folder)
+        shutil.rmtree(aside)
+    for attempt in tried[1:]:
+        shutil.rmtree(attempt.folder, ignore_errors=True)
+
+
+def _line(step: Step, threshold: float) -> str:
+    if step.likeness_before is None or step.likeness_after is None:
+        return f"rung {step.name}: {step.reason}"
+    before, after = step.likeness_before, step.likeness_after
+    return (
+        f"rung {step.name}: likeness {before:.3f} -> {after:.3f}, threshold {threshold:.3f} ({step.reason})"
+    )

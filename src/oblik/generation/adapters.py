@@ -1,0 +1,182 @@
+"""Reference adapters: ways to draw a picture towards a person's photos, and what a pack lacks for each.
+
+In: a pack, a plan's references. Out: the adapter that the pack can run, a sentence for each that it cannot,
+and the photos as face vectors of the one face stack. The Protocol mentions no tensor library; beside it
+stands the table of those that are built. Knows nothing of networks.
+
+N photos, D face vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oblik.errors import BackendUnavailable, InvalidInput, NotFound
+from oblik.faces.stack import Face, FaceStack
+from oblik.generation.plan import AdapterName, Plan
+from oblik.images import open_upright
+from oblik.packs.manifest import OpenPack
+from oblik.registry import load
+
+
+class Adapter(Protocol):
+    """What turns faces into something a pipeline is told beside, or in place of, the prompt."""
+
+    def words(
+        self, pipeline: Any, plan: Plan, vectors_ND: NDArray[np.float32], *, pack: OpenPack, stack: str
+    ) -> dict[str, Any]:
+        """Arguments of the pipeline's call, in place of its prompts, that draw a picture towards these faces.
+
+        ``plan.references`` says how strongly; ``stack`` names the face stack of the vectors.
+
+        Raises:
+            BackendUnavailable: the pack's part was trained with the vectors of another face stack.
+        """
+        ...
+
+
+class Lack(NamedTuple):
+    """What a pack cannot do, what does instead, and the next command."""
+
+    what: str
+    instead: str
+    hint: str
+
+    def sentence(self) -> str:
+        """One line for a person."""
+        return f"{self.what}; {self.instead}: {self.hint}"
+
+
+class Kind(NamedTuple):
+    """One kind of adapter: the families that know it, the pack's file or folder that it reads."""
+
+    families: tuple[str, ...]
+    part: str
+    stranger: str
+    instead: str
+    hint: str
+
+
+BACKENDS = {"identity-tokens": "oblik.generation.backends.identity_tokens:IdentityTokens"}
+EXTRAS: dict[str, str] = {}
+KINDS: dict[AdapterName, Kind] = {
+    "identity-tokens": Kind(
+        ("qwen_image",),
+        "identity/projector.safetensors",
+        "identity tokens are for Qwen-Image",
+        "a larger picture with more steps and a stronger LoRA is what is left",
+        "oblik generate PROMPT --mode reliable --lora-scale 0.9",
+    ),
+    "ip-adapter-faceid": Kind(
+        ("stable_diffusion", "sdxl"),
+        "ip_adapter",
+        "no FaceID adapter exists for this family",
+        "identity tokens do the same, in packs that have them",
+        "oblik pack list",
+    ),
+    "edit-reference": Kind(
+        ("qwen_image",),
+        "edit",
+        "editing with references is Qwen-Image-Edit's",
+        "a better LoRA from more photos is what is left",
+        "oblik dataset build PHOTOS && oblik train",
+    ),
+}
+STEERING: tuple[AdapterName, ...] = ("identity-tokens", "ip-adapter-faceid")
+"""Those that draw a picture made from words towards a person, the preferred one first."""
+
+
+def lack(name: AdapterName, pack: OpenPack) -> Lack | None:
+    """What the pack lacks for this adapter; None where it can be used."""
+    kind, manifest = KINDS[name], pack.manifest
+    if manifest.family not in kind.families:
+        what = f"{name}: {kind.stranger}, {manifest.name} is of the family {manifest.family}"
+    elif not (pack.folder / kind.part).exists():
+        what = f"{name}: the pack {manifest.name} has no {kind.part}"
+    elif name not in BACKENDS:
+        what = f"{name}: the pack {manifest.name} has {kind.part}, but no engine here runs it yet"
+    else:
+        return None
+    return Lack(what, kind.instead, kind.hint)
+
+
+def usable(pack: OpenPack) -> AdapterName | None:
+    """The preferred adapter of those in `STEERING` that the pack can run; None without any."""
+    return next((name for name in STEERING if lack(name, pack) is None), None)
+
+
+def open_adapter(plan: Plan, pack: OpenPack) -> Adapter:
+    """The adapter of the plan's references.
+
+    Raises:
+        BackendUnavailable: the pack cannot run it; the message says what it lacks.
+        InvalidInput: the references ask for several adapters or strengths at once.
+    """
+    asked = {(reference.adapter, reference.weight) for reference in plan.references}
+    if len(asked) != 1:
+        raise InvalidInput(
+            "the references of one plan share an adapter and a weight", hint="oblik generate --help"
+        )
+    if not all(reference.face_mask_only for reference in plan.references):
+        raise InvalidInput(
+            "references change the face only: face_mask_only = true", hint="oblik generate --help"
+        )
+    name = plan.references[0].adapter
+    if missing := lack(name, pack):
+        raise BackendUnavailable(missing.what, hint=f"{missing.instead}: {missing.hint}")
+    adapter: Adapter = load("reference adapter", name, BACKENDS, EXTRAS)()
+    return adapter
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What an engine may look with: the folder of all personas, where reference photos lie, and the one
+    face stack, opened when it is first needed."""
+
+    personas: Path
+    stack: Callable[[], FaceStack]
+
+    def photos(self, plan: Plan) -> list[Path]:
+        """The files of the plan's references, each inside the folder of the plan's persona.
+
+        Raises:
+            InvalidInput: there is no persona, or a photo lies outside its folder.
+            NotFound: a photo is not there.
+        """
+        home = (self.personas / (plan.persona or "")).resolve()
+        if home.parent != self.personas.resolve():
+            raise InvalidInput("a reference needs a persona", hint="oblik persona list")
+        found = [(home / reference.image).resolve() for reference in plan.references]
+        for path, reference in zip(found, plan.references, strict=True):
+            if not path.is_relative_to(home):
+                raise InvalidInput(
+                    f"the reference {reference.image!r} is not of the persona {plan.persona!r}",
+                    hint="references are photos of the persona's own dataset",
+                )
+            if not path.is_file():
+                raise NotFound(
+                    f"the reference {reference.image!r} is not there", hint="oblik dataset build PHOTOS"
+                )
+        return found
+
+    def vectors(self, plan: Plan, stack: FaceStack) -> NDArray[np.float32]:
+        """Unit face vectors (N, D) of the plan's references. InvalidInput where a photo has no face."""
+        vectors = []
+        for path in self.photos(plan):
+            pixels_HW3 = np.asarray(open_upright(path).convert("RGB"))
+            face = best_face(stack, pixels_HW3)
+            if face is None:
+                raise InvalidInput(f"no face is found in {path.name}", hint="choose another photo")
+            vectors.append(stack.embed(pixels_HW3, face))
+        return np.stack(vectors)
+
+
+def best_face(stack: FaceStack, pixels_HW3: NDArray[np.uint8]) -> Face | None:
+    """The face that everything else measures too: the best one found."""
+    return next(iter(stack.detect(pixels_HW3)), None)

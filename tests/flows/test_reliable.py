@@ -1,0 +1,218 @@
+"""The reliable mode as a flow: what is measured, what is climbed, what stays in the gallery."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from tests.flows.conftest import SITTER, STRANGER, painted
+
+from oblik.datasets.manifest import Split
+from oblik.errors import ConsentError, JobCancelled, NotFound
+from oblik.flows.generate import replay
+from oblik.flows.reliable import EXHAUSTED, PHOTOS, Climbing, generate_in_mode, reference_photos
+from oblik.generation.engine import GRID, picture_name
+from oblik.generation.plan import Plan
+from oblik.generation.record import Picture, Record, read_record, write_record
+from oblik.images import grid, save_clean_png
+from oblik.packs.manifest import OpenPack
+from oblik.paths import private_dir, sha256_file
+from oblik.personas.persona import Scope
+from oblik.progress import Progress, SilentProgress
+
+if TYPE_CHECKING:
+    from tests.flows.conftest import World
+
+LIKE = {"bare": 0.48, "referred": 0.52, "larger": 1.0}
+"""How much of the sitter is in a picture: from the stranger (0) to the sitter (1)."""
+
+
+@dataclass
+class ClimbableEngine:
+    """Paints the more of the sitter the higher the plan is; ``share`` says how much."""
+
+    share: dict[str, float] = field(default_factory=lambda: dict(LIKE))
+    stop_at: str = ""
+    plans: list[Plan] = field(default_factory=list)
+
+    def run(
+        self, plan: Plan, *, pack: OpenPack, artifact: Path | None, out_dir: Path, now: Any,
+        progress: Progress,
+    ) -> Record:  # fmt: skip
+        self.plans.append(plan)
+        kind = "larger" if plan.steps >= 60 else "referred" if plan.references else "bare"
+        if kind == self.stop_at:
+            private_dir(out_dir)
+            raise JobCancelled("stopped")
+        person = self.share[kind] * SITTER + (1 - self.share[kind]) * STRANGER
+        images = [painted(person, seed, spread=1) for seed in plan.seeds]
+        record = Record(
+            plan=plan, asked=plan, started_at=now, token_ids=[], prompt_ids=[], lora_sha256=None,
+            pack_version="1", libraries={}, device="cpu", free_vram_bytes=None, seconds={}, pictures=[],
+        )  # fmt: skip
+        for place, (seed, image) in enumerate(zip(plan.seeds, images, strict=True), start=1):
+            path = out_dir / picture_name(place, seed)
+            save_clean_png(image, path)
+            record.pictures.append(Picture(file=path.name, seed=seed, sha256=sha256_file(path)))
+        save_clean_png(grid(images, 4, cell_px=64), out_dir / GRID)
+        write_record(record, out_dir)
+        return record
+
+
+@pytest.fixture
+def ready(world: World) -> World:
+    """A world with a dataset, a LoRA, and a pack that has identity tokens."""
+    world.dataset(24)
+    world.artifact()
+    private_dir(world.pack.folder / "identity" / "projector.safetensors")
+    return world
+
+
+Make = Callable[..., tuple[Record, Path, list[str]]]
+
+
+@pytest.fixture
+def make(ready: World) -> Make:
+    def call(engine: ClimbableEngine, mode: str = "fast", **wish: Any) -> tuple[Record, Path, list[str]]:
+        said: list[str] = []
+        plan = Plan.model_validate(
+            {
+                "pack": "paint", "persona": "sitter", "prompt": "photo of <oblik_sitter>", "seeds": (1, 2),
+                "lora": "v001", "width_px": 64, "height_px": 64, "steps": 4, "mode": mode,
+            }
+        )  # fmt: skip
+        record, folder = generate_in_mode(
+            ready.persona, plan, Climbing(**{"say": said.append} | wish), home=ready.home, pack=ready.pack,
+            engine=engine, stack=lambda: ready.stack, progress=SilentProgress(), now=ready.now,
+        )  # fmt: skip
+        return record, folder, said
+
+    return call
+
+
+def gallery(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.parent.iterdir())
+
+
+def test_a_batch_that_is_alike_enough_climbs_nothing(make: Make) -> None:
+    engine = ClimbableEngine({"bare": 1.0})
+    record, folder, said = make(engine)
+    assert len(engine.plans) == 1
+    assert (record.steps, record.plan.mode) == ([], "fast")
+    assert len(said) == 1
+    assert said[0].startswith("likeness 0.9")
+    assert f"threshold {record.threshold:.3f}" in said[0]
+    assert all(picture.likeness is not None for picture in read_record(folder).pictures)
+
+
+def test_a_batch_below_the_threshold_climbs_and_the_best_attempt_is_what_is_left(make: Make) -> None:
+    engine = ClimbableEngine()
+    record, folder, said = make(engine)
+    assert [plan.steps for plan in engine.plans] == [4, 4, 60]
+    assert [len(plan.references) > 0 for plan in engine.plans] == [False, True, True]
+    first, second, unavailable = record.steps
+    assert (first.name, second.name) == ("1 reference", "2 larger and longer")
+    assert first.likeness_after == second.likeness_before
+    likeness = [first.likeness_before, first.likeness_after, second.likeness_after]
+    assert likeness == sorted(likeness, key=lambda value: value or 0.0)
+    assert unavailable.name == "not available"
+    assert unavailable.reason.startswith("rung 3, edit-reference")
+    assert (record.plan, record.asked) == (engine.plans[2], engine.plans[0])
+    assert (record.asked.mode, record.plan.mode) == ("fast", "reliable")
+    assert gallery(folder) == ["v001"]
+    assert read_record(folder) == record
+    assert [sha256_file(folder / picture.file) for picture in record.pictures] == [
+        picture.sha256 for picture in record.pictures
+    ]
+    assert all(line.count("threshold") == 1 for line in said[:3])
+
+
+def test_the_best_attempt_need_not_be_the_last_and_what_to_do_is_said(make: Make) -> None:
+    engine = ClimbableEngine({"bare": 0.48, "referred": 0.52, "larger": 0.4})
+    record, folder, said = make(engine)
+    assert record.plan == engine.plans[1]
+    assert record.steps[-1].name == EXHAUSTED
+    assert EXHAUSTED in said[-1]
+    assert "oblik dataset build" in said[-1]
+    assert gallery(folder) == ["v001"]
+    measured = np.mean([picture.likeness for picture in record.pictures if picture.likeness is not None])
+    assert measured == pytest.approx(record.steps[0].likeness_after)
+
+
+def test_how_far_it_climbs_can_be_limited(make: Make) -> None:
+    engine = ClimbableEngine()
+    record, _, _ = make(engine, highest=1)
+    assert len(engine.plans) == 2
+    assert [step.name for step in record.steps] == ["1 reference", EXHAUSTED]
+
+
+def test_a_reliable_plan_refers_to_photos_in_any_case(make: Make) -> None:
+    engine = ClimbableEngine({"bare": 0.9, "referred": 1.0})
+    record, _, _ = make(engine, "reliable")
+    assert [step.name for step in record.steps][:1] == ["1 reference"]
+    assert record.plan.references
+
+
+def test_without_auto_nothing_is_measured(make: Make, ready: World) -> None:
+    ready.stack = None  # type: ignore[assignment]
+    fast, referred, raised = ClimbableEngine(), ClimbableEngine(), ClimbableEngine()
+    assert make(fast, auto=False)[0].steps == []
+    record, folder, _ = make(referred, "reliable", auto=False)
+    assert [step.name for step in record.steps] == ["1 reference"]
+    assert record.steps[0].likeness_after is None
+    assert read_record(folder) == record
+    make(raised, "reliable", auto=False, highest=2)
+    assert [len(engine.plans) for engine in (fast, referred, raised)] == [1, 1, 1]
+    assert (len(raised.plans[0].references), raised.plans[0].steps) == (min(PHOTOS, 12), 60)
+
+
+def test_references_are_photos_that_taught_and_never_those_that_measure(ready: World) -> None:
+    dataset = ready.dataset(24)
+    photos = reference_photos(ready.home, "sitter", "v001")
+    taught = {f"datasets/v001/{photo.path}" for photo in dataset.accepted(Split.train)}
+    assert len(photos) == PHOTOS == len(set(photos))
+    assert set(photos) <= taught
+    assert all((ready.home.persona("sitter").root / photo).is_file() for photo in photos)
+
+
+def test_a_stop_on_a_rung_leaves_the_pictures_that_were_finished(make: Make, ready: World) -> None:
+    with pytest.raises(JobCancelled):
+        make(ClimbableEngine(stop_at="larger"))
+    folder = ready.home.persona("sitter").gallery / "v001"
+    assert gallery(folder) == ["v001"]
+    assert read_record(folder).plan.references, "the first rung was finished, and better"
+    assert len(list(folder.glob("*-seed*.png"))) == 2
+
+
+def test_a_fast_batch_that_nobody_can_measure_is_made_and_a_reliable_one_is_not(
+    make: Make, ready: World
+) -> None:
+    (ready.pack.faces_folder / "impostors.npz").unlink()
+    record, _, said = make(ClimbableEngine())
+    assert record.threshold is None
+    assert said[0].startswith("not measured: ")
+    with pytest.raises(NotFound):
+        make(ClimbableEngine(), "reliable")
+
+
+def test_consent_comes_before_photos_and_engine(make: Make, ready: World) -> None:
+    ready.persona = ready.sign("other", scopes=frozenset({Scope.chat}))
+    engine = ClimbableEngine()
+    with pytest.raises(ConsentError):
+        make(engine)
+    assert engine.plans == []
+
+
+def test_a_climbed_record_runs_again_by_the_plan_that_won(make: Make, ready: World, tmp_path: Path) -> None:
+    engine = ClimbableEngine()
+    record, folder, _ = make(engine)
+    again = replay(
+        folder, ready.persona, home=ready.home, pack=ready.pack, engine=engine, progress=SilentProgress(),
+        now=ready.now, out_dir=tmp_path / "again",
+    )  # fmt: skip
+    assert again.identical
+    assert engine.plans[-1] == record.plan

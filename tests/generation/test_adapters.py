@@ -1,0 +1,86 @@
+"""What a pack lacks is said, with what does instead; photos of somebody else's folder are not read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from oblik.errors import BackendUnavailable, InvalidInput, NotFound
+from oblik.generation.adapters import KINDS, Sight, lack, open_adapter, usable
+from oblik.generation.plan import AdapterName, Plan, Reference
+from oblik.packs.manifest import OpenPack, Pack
+
+
+def pack_of(folder: Path, family: str, *parts: str) -> OpenPack:
+    for part in parts:
+        (folder / part).mkdir(parents=True)
+    manifest = Pack(name="p", version="1", family=family, native_size_px=512, side_multiple_px=16)
+    return OpenPack(manifest=manifest, folder=folder)
+
+
+def plan_with(*references: Reference) -> Plan:
+    return Plan(pack="p", persona="sitter", prompt="photo of a woman", seeds=(1,), references=references)
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("family", ["qwen_image", "stable_diffusion"])
+def test_a_bare_pack_lacks_every_adapter_and_says_what_does_instead(
+    tmp_path: Path, name: AdapterName, family: str
+) -> None:
+    found = lack(name, pack_of(tmp_path, family))
+    assert found is not None
+    assert found.what.startswith(name)
+    assert found.instead
+    assert found.hint.startswith("oblik ")
+
+
+def test_a_part_that_no_engine_runs_is_not_called_usable(tmp_path: Path) -> None:
+    pack = pack_of(tmp_path, "stable_diffusion", "ip_adapter")
+    assert usable(pack) is None
+    found = lack("ip-adapter-faceid", pack)
+    assert found is not None
+    assert "no engine here runs it" in found.what
+
+
+def test_the_part_makes_identity_tokens_usable_in_its_family_only(tmp_path: Path) -> None:
+    part = "identity/projector.safetensors"
+    assert usable(pack_of(tmp_path / "a", "qwen_image", part)) == "identity-tokens"
+    assert usable(pack_of(tmp_path / "b", "stable_diffusion", part)) is None
+
+
+def test_an_unavailable_adapter_is_an_error_with_the_alternative(tmp_path: Path) -> None:
+    plan = plan_with(Reference(image="a.png", adapter="edit-reference"))
+    with pytest.raises(BackendUnavailable, match="has no edit") as refused:
+        open_adapter(plan, pack_of(tmp_path, "qwen_image"))
+    assert "oblik train" in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    "references",
+    [
+        (Reference(image="a.png", weight=0.5), Reference(image="b.png", weight=0.6)),
+        (Reference(image="a.png", face_mask_only=False),),
+    ],
+)
+def test_what_references_cannot_mean_is_refused(tmp_path: Path, references: tuple[Reference, ...]) -> None:
+    with pytest.raises(InvalidInput):
+        open_adapter(
+            plan_with(*references), pack_of(tmp_path, "qwen_image", "identity/projector.safetensors")
+        )
+
+
+def test_a_reference_is_a_photo_of_the_plans_persona(tmp_path: Path) -> None:
+    for slug in ("sitter", "other"):
+        (tmp_path / slug).mkdir()
+        (tmp_path / slug / "a.png").write_bytes(b"png")
+    sight = Sight(tmp_path, lambda: pytest.fail("nothing is looked at"))
+    assert sight.photos(plan_with(Reference(image="a.png"))) == [tmp_path / "sitter" / "a.png"]
+    for image in ("../other/a.png", str(tmp_path / "other" / "a.png")):
+        with pytest.raises(InvalidInput, match="is not of the persona"):
+            sight.photos(plan_with(Reference(image=image)))
+    with pytest.raises(NotFound):
+        sight.photos(plan_with(Reference(image="b.png")))
+    for nobody in (None, "..", "sitter/.."):
+        with pytest.raises(InvalidInput, match="needs a persona"):
+            sight.photos(plan_with(Reference(image="a.png")).model_copy(update={"persona": nobody}))
