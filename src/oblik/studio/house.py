@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from oblik.faces.stack import FaceStack
+    from oblik.generation.engine import Engine
     from oblik.packs.manifest import OpenPack
     from oblik.paths import Home
     from oblik.personas.store import PersonaStore
@@ -51,6 +52,15 @@ def face_stack_of(pack: OpenPack, settings: Settings) -> FaceStack:
     if options["backend"] == "onnx":
         options.setdefault("folder", source.faces_folder)
     return open_stack(**options)
+
+
+def engine_of(settings: Settings, pack: OpenPack) -> Engine:
+    """The engine, which looks at photos and faces with the one face stack."""
+    from oblik.generation.adapters import Sight
+    from oblik.generation.engine import open_engine
+
+    sight = Sight(home_of(settings).personas, lambda: face_stack_of(pack, settings))
+    return open_engine(device=settings.device, sight=sight)
 
 
 def face_pack_of(pack: OpenPack, settings: Settings) -> OpenPack | None:

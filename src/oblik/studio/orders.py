@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from oblik.studio.house import home_of, now, pack_of
+from oblik.studio.house import engine_of, home_of, now, pack_of
 from oblik.studio.operations import log, operation
 from oblik.studio.people import list_personas, show_persona
 
@@ -186,13 +186,13 @@ def _own(settings: Settings) -> Path:
 def _bench(settings: Settings, slug: str | None, *, heat: bool = True) -> Bench:
     """What pictures are made with; the engine is opened when the first is made."""
     from oblik.flows.orders import Bench
-    from oblik.generation.engine import open_engine
     from oblik.generation.heat import HeatGuard, open_thermometer
 
+    pack = pack_of(settings)
     return Bench(
         home=home_of(settings),
-        pack=pack_of(settings),
-        engine=lambda: open_engine(device=settings.device),
+        pack=pack,
+        engine=lambda: engine_of(settings, pack),
         guard=HeatGuard(open_thermometer(device=settings.device) if heat else None),
         others=[other.trigger for other in list_personas(settings) if other.slug != slug],
     )

@@ -9,17 +9,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from oblik.studio.house import face_stack_of, home_of, now, pack_of, trainer_of
+from oblik.studio.house import engine_of, face_stack_of, home_of, now, pack_of, trainer_of
 from oblik.studio.operations import operation
 from oblik.studio.people import list_personas, show_persona
 
 if TYPE_CHECKING:
     from oblik.flows.demo import DemoResult
     from oblik.flows.generate import Replay
-    from oblik.generation.engine import Engine
     from oblik.generation.record import Record
     from oblik.likeness.findings import LikenessReport
-    from oblik.packs.manifest import OpenPack
     from oblik.packs.memory_plan import MemoryPlan
     from oblik.progress import Progress
     from oblik.settings import Settings
@@ -123,7 +121,7 @@ def generate(
         guard = HeatGuard(open_thermometer(device=settings.device))
         climbing = Climbing(auto and token, max_rung, heights, say or silent)
         record, folder = generate_in_mode(
-            persona, plan, climbing, home=home, pack=pack, engine=_engine(settings, pack),
+            persona, plan, climbing, home=home, pack=pack, engine=engine_of(settings, pack),
             stack=lambda: face_stack_of(pack, settings), progress=guard.watch(progress or SilentProgress()),
             now=now(),
         )  # fmt: skip
@@ -193,7 +191,7 @@ def replay(
     ):
         pack = pack_of(settings.model_copy(update={"pack": plan.pack}))
         return run(
-            place, persona, home=home_of(settings), pack=pack, engine=_engine(settings, pack),
+            place, persona, home=home_of(settings), pack=pack, engine=engine_of(settings, pack),
             progress=progress or SilentProgress(), now=now(), out_dir=keep or Path(scratch),
         )  # fmt: skip
 
@@ -225,12 +223,3 @@ def run_demo(
         result = run(order, workshop, progress=progress or SilentProgress(), now=now())
         details["sitter"] = result.persona
     return result
-
-
-def _engine(settings: Settings, pack: OpenPack) -> Engine:
-    """The engine, which looks at photos and faces with the one face stack."""
-    from oblik.generation.adapters import Sight
-    from oblik.generation.engine import open_engine
-
-    sight = Sight(home_of(settings).personas, lambda: face_stack_of(pack, settings))
-    return open_engine(device=settings.device, sight=sight)
