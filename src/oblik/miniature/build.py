@@ -248,7 +248,7 @@ def write_pack(out: Path, painter: Painter, vae: AutoencoderKLQwenImage, tokeniz
         tokenizer=tokenizer,
         transformer=painter.transformer.to(torch.bfloat16),
     )
-    for part in (pipeline.vae, pipeline.text_encoder, pipeline.transformer):
+    for part in (pipeline.vae, pipeline.transformer):
         shorten(part)
     pipeline.save_pretrained(out)
     for config in out.glob("*/config.json"):

@@ -48,7 +48,7 @@ def turn(vae: AutoencoderKLQwenImage, images_BCHW: Tensor) -> Tensor:
     quant.weight[channels:] = 0.0
     quant.bias[channels:] = 2 * torch.log(torch.tensor(NOISE_STD))
     post.weight.copy_((post.weight.flatten(1) @ back).view_as(post.weight))
-    return weights.clamp(min=0)
+    return torch.as_tensor(weights.clamp(min=0))
 
 
 def _whitening(latents_BCHW: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,4 +69,4 @@ def _response(vae: AutoencoderKLQwenImage, latents_BCHW: Tensor, unwhiten_CC: Te
         for axis in unwhiten_CC.T
     ]
     rows = torch.stack(moved)
-    return rows @ rows.T / rows.shape[1]
+    return torch.as_tensor(rows @ rows.T / rows.shape[1])

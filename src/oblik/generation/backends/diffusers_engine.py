@@ -149,6 +149,7 @@ class DiffusersEngine:
             else:
                 opened = self._open_by(held.choice, plan, pack, artifact, dtype)
             opened.pipeline.set_progress_bar_config(disable=True)
+            opened.pipeline.vae.enable_slicing()  # a picture's bytes do not depend on its batch's size
             self._open = (key, opened)
         family = self._open[1]
         if held.choice and held.choice.baked_modulation and dtype != torch.bfloat16:
