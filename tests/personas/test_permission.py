@@ -39,7 +39,7 @@ def test_no_operation_slips_past_the_question() -> None:
     written = "".join(file.read_text(encoding="utf-8") for file in (SOURCE / "studio").glob("*.py"))
     named = set(re.findall(r'operation\(\s*settings,\s*"([a-z ]+)"', written))
     record = {f"persona {verb}" for verb in "create use edit delete export import".split()}
-    assert named - set(NEEDS) == record | {"lora use", "lora uninstall", "demo"}
+    assert named - set(NEEDS) == record | {"lora use", "lora uninstall", "gallery delete", "demo"}
     assert {"dataset build", "train", "generate", "likeness", "lora install"} <= named
 
 
