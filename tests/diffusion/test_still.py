@@ -1,44 +1,41 @@
-"""The VAE on one frame says what it said before, at a third of the work."""
+"""The 2D twin computes what diffusers computes, for one frame."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import pytest
 import torch
-from diffusers import AutoencoderKLQwenImage
 
-from oblik.diffusion.still import one_frame
-
-
-@pytest.fixture(scope="module")
-def vae() -> Any:
-    torch.manual_seed(0)
-    made = AutoencoderKLQwenImage(
-        base_dim=4, z_dim=4, dim_mult=[1, 2, 2, 2], num_res_blocks=1, attn_scales=[],
-        temperal_downsample=[False, True, True], latents_mean=[0.0] * 4, latents_std=[1.0] * 4,
-    )  # fmt: skip
-    return made.requires_grad_(False).eval()
+from oblik.diffusion import still
+from oblik.miniature.architecture import new_vae
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("frames", [1, 5])
-def test_the_latents_are_the_same(vae: Any, frames: int) -> None:
-    pixels = torch.randn(1, 3, frames, 32, 48)
-    expected = vae.encode(pixels).latent_dist.mode()
-    with one_frame(vae):
-        found = vae.encode(pixels).latent_dist.mode()
-    assert torch.allclose(found, expected, atol=1e-5)
-    assert torch.equal(vae.encode(pixels).latent_dist.mode(), expected), "the VAE is as it was"
+def test_the_twin_equals_the_video_vae_on_one_frame() -> None:
+    vae = new_vae(0).eval()
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    with torch.no_grad():
+        whole = vae.encode(image[:, :, None]).latent_dist
+        mean, logvar = still.encode(vae, image)
+        decoded = vae.decode(mean[:, :, None]).sample[:, :, 0]
+        assert torch.allclose(whole.mean[:, :, 0], mean, atol=1e-5)
+        assert torch.allclose(whole.logvar[:, :, 0], logvar, atol=1e-5)
+        assert torch.allclose(decoded, still.decode(vae, mean).clamp(-1, 1), atol=1e-4)
 
 
 @torch.no_grad()
-def test_only_the_last_slice_in_time_is_read(vae: Any) -> None:
-    pixels = torch.randn(1, 3, 1, 32, 32)
-    with one_frame(vae):
-        before = vae.encode(pixels).latent_dist.mode()
-        first = vae.encoder.conv_in.weight[:, :, 0].clone()
-        vae.encoder.conv_in.weight[:, :, 0] = float("nan")
-        after = vae.encode(pixels).latent_dist.mode()
-        vae.encoder.conv_in.weight[:, :, 0] = first
-    assert torch.equal(before, after)
+def test_only_the_last_slice_in_time_is_read() -> None:
+    vae = new_vae(0).eval()
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    before, _ = still.encode(vae, image)
+    vae.encoder.conv_in.weight[:, :, 0] = float("nan")
+    assert torch.equal(still.encode(vae, image)[0], before)
+
+
+def test_clearing_the_past_changes_no_still_image() -> None:
+    vae = new_vae(0).eval()
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    with torch.no_grad():
+        before = vae.encode(image[:, :, None]).latent_dist.mean
+        still.clear_past(vae)
+        assert torch.allclose(before, vae.encode(image[:, :, None]).latent_dist.mean, atol=1e-5)
+    unused = [m.weight for n, m in vae.named_modules() if n.endswith("time_conv")]
+    assert unused
+    assert all(not weight.any() for weight in unused)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from oblik.miniature import still_vae
+from oblik.diffusion import still
 from oblik.miniature.architecture import new_vae
 from oblik.miniature.latent_axes import turn
 
@@ -15,10 +15,10 @@ def test_channels_become_independent_and_the_picture_stays() -> None:
     vae = new_vae(0).eval()
     vae.post_quant_conv.weight[:, 8:] = 0.0  # a decoder that hears half of the channels
     images = torch.nn.functional.interpolate(torch.rand(6, 3, 12, 12), 64, mode="bilinear") * 2 - 1
-    before = still_vae.decode(vae, still_vae.encode(vae, images)[0])
+    before = still.decode(vae, still.encode(vae, images)[0])
     weights = turn(vae, images)
-    latents, logvar = still_vae.encode(vae, images)
-    assert torch.allclose(still_vae.decode(vae, latents), before, atol=1e-3)
+    latents, logvar = still.encode(vae, images)
+    assert torch.allclose(still.decode(vae, latents), before, atol=1e-3)
     assert (weights[:-1] >= weights[1:]).all()
     deviations = latents.std((0, 2, 3))
     speaking = deviations > 0

@@ -8,7 +8,7 @@ import torch
 from diffusers import AutoencoderKLQwenImage
 from numpy.typing import NDArray
 
-from oblik.miniature import still_vae
+from oblik.diffusion import still
 from oblik.miniature.corpus import shot_of
 from oblik.miniature.people import Person
 from oblik.miniature.render import render
@@ -31,7 +31,7 @@ def photos() -> Photos:
 
 @torch.no_grad()
 def test_no_channel_murmurs(vae: AutoencoderKLQwenImage, photos: Photos) -> None:
-    mean, logvar = still_vae.encode(vae, as_tensor(photos))
+    mean, logvar = still.encode(vae, as_tensor(photos))
     signal, noise = mean.std((0, 2, 3)), torch.exp(0.5 * logvar).mean((0, 2, 3))
     silent = signal < 1e-3
     assert (signal[~silent] > 4 * noise[~silent]).all()
@@ -40,7 +40,7 @@ def test_no_channel_murmurs(vae: AutoencoderKLQwenImage, photos: Photos) -> None
 
 @torch.no_grad()
 def test_the_config_normalises_what_speaks(vae: AutoencoderKLQwenImage, photos: Photos) -> None:
-    mean, _ = still_vae.encode(vae, as_tensor(photos))
+    mean, _ = still.encode(vae, as_tensor(photos))
     share = mean.std((0, 2, 3)) / torch.tensor(vae.config.latents_std)
     assert ((share < 1e-3) | ((share > 0.6) & (share < 1.5))).all()
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import gc
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from oblik.errors import (
     TooHot,
 )
 from oblik.flows.ledger import fingerprint
-from oblik.generation.engine import GRID, Engine
+from oblik.generation.engine import GRID, Engine, chunks
 from oblik.generation.heat import HeatGuard
 from oblik.generation.order_report import (
     Change,
@@ -242,27 +242,14 @@ def pictures_of(folder: Path, target: Path) -> dict[Key, Made]:
     for picture in record.pictures:
         path = folder / picture.file
         if path.is_file() and sha256_file(path) == picture.sha256:
-            found[key, picture.seed] = Made(
-                item="",
-                seed=picture.seed,
-                file=path.relative_to(target).as_posix(),
-                sha256=picture.sha256,
-                seconds=round(seconds, 3),
-                likeness=picture.likeness,
-                face_found=picture.face_found,
-            )
+            values = picture.model_dump() | {"file": path.relative_to(target).as_posix()}
+            found[key, picture.seed] = Made(**values, item="", seconds=round(seconds, 3))
     return found
 
 
 def key_of(plan: Plan) -> str:
     """The same for plans that differ in nothing but seeds and how many run at once."""
     return fingerprint(plan.model_dump(mode="json", exclude={"seeds", "batch"}))
-
-
-def chunks(seeds: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    """The seeds in groups of at most ``size``."""
-    for start in range(0, len(seeds), size):
-        yield seeds[start : start + size]
 
 
 def next_number(target: Path) -> int:

@@ -7,6 +7,7 @@ whoever builds a plan has asked for those.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -82,3 +83,9 @@ def refuse_flawed(image_HW3: NDArray[np.floating[Any]], seed: int) -> None:
 def picture_name(place: int, seed: int) -> str:
     """File name of the picture at ``place`` (from 1) in its batch."""
     return f"{place:02d}-seed{seed}.png"
+
+
+def chunks(seeds: Sequence[int], size: int) -> Iterator[tuple[int, ...]]:
+    """The seeds in groups of at most ``size``."""
+    for start in range(0, len(seeds), size):
+        yield tuple(seeds[start : start + size])

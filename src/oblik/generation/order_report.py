@@ -13,27 +13,20 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from oblik.errors import InvalidInput
-from oblik.generation.record import Step
+from oblik.generation.record import Picture, Step
 from oblik.paths import atomic_write
 
 FILE_NAME = "generation_report.json"
 State = Literal["running", "done", "incomplete", "stopped"]
 
 
-class Made(BaseModel):
-    """One picture. ``seconds`` is its share of the time that its batch took; ``again`` marks one that an
-    earlier run had finished."""
-
-    model_config = ConfigDict(extra="forbid")
+class Made(Picture):
+    """One picture of an item. ``file`` is relative to the order's folder; ``seconds`` is its share of the
+    time that its batch took; ``again`` marks one that an earlier run had finished."""
 
     item: str
-    seed: int
-    file: str
-    sha256: str
     seconds: float
     again: bool = False
-    likeness: float | None = None
-    face_found: bool | None = None
 
 
 class Failure(BaseModel):

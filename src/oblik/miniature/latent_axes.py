@@ -16,7 +16,7 @@ import torch
 from diffusers import AutoencoderKLQwenImage
 from torch import Tensor
 
-from oblik.miniature import still_vae
+from oblik.diffusion import still
 
 NOISE_STD = 0.05
 """The posterior's deviation is not kept: every channel gets this one."""
@@ -33,7 +33,7 @@ def turn(vae: AutoencoderKLQwenImage, images_BCHW: Tensor) -> Tensor:
     With covariance S of the latents and Gram matrix G of the decoder's response, the channels are the
     generalised eigenvectors: S becomes the identity and G diagonal.
     """
-    latents, _ = still_vae.encode(vae, images_BCHW)
+    latents, _ = still.encode(vae, images_BCHW)
     channels = latents.shape[1]
     whiten, unwhiten = _whitening(latents)
     gram = _response(vae, latents, unwhiten)
@@ -63,9 +63,9 @@ def _response(vae: AutoencoderKLQwenImage, latents_BCHW: Tensor, unwhiten_CC: Te
     """The decoder's Gram matrix (C, C) in whitened channels, by finite differences along one random field."""
     generator = torch.Generator().manual_seed(0)
     field = torch.randn(latents_BCHW[:, :1].shape, generator=generator) * PROBE
-    still = still_vae.decode(vae, latents_BCHW)
+    unmoved = still.decode(vae, latents_BCHW)
     moved = [
-        (still_vae.decode(vae, latents_BCHW + field * axis.view(1, -1, 1, 1)) - still).flatten() / PROBE
+        (still.decode(vae, latents_BCHW + field * axis.view(1, -1, 1, 1)) - unmoved).flatten() / PROBE
         for axis in unwhiten_CC.T
     ]
     rows = torch.stack(moved)

@@ -19,7 +19,7 @@ from diffusers import AutoencoderKLQwenImage
 from numpy.typing import NDArray
 from torch import Tensor
 
-from oblik.miniature import still_vae
+from oblik.diffusion import still
 from oblik.miniature.architecture import IMAGE_PX, new_vae
 from oblik.miniature.checkpoint import cosine, draw, resume, save, set_rate
 from oblik.miniature.corpus import Corpus
@@ -28,7 +28,7 @@ from oblik.progress import Progress
 
 CROP_PX = 64
 ENCODE_BATCH = 80
-TURN_IMAGES = 200
+TURN_IMAGES = 80
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ def train_vae(
                 advance(0, f"PSNR {psnr(vae, images[-64:]):.2f} dB")
             advance(1)
             progress.check_cancelled()
-    still_vae.clear_past(vae)
-    turn(vae, as_tensor(images[:TURN_IMAGES:5]))
+    still.clear_past(vae)
+    turn(vae, as_tensor(images[:: max(1, len(images) // TURN_IMAGES)]))
     return _with_statistics(vae, encode_images(vae, images[:4000:2], progress))
 
 
@@ -103,12 +103,12 @@ def as_tensor(images: NDArray[np.uint8]) -> Tensor:
 @torch.no_grad()
 def encode_images(vae: AutoencoderKLQwenImage, images: NDArray[np.uint8], progress: Progress) -> Tensor:
     """Posterior means (N, 16, 16, 16), not normalised."""
-    encode, parts = torch.compile(still_vae.encode, dynamic=False), []
+    encode, parts = torch.compile(still.encode, dynamic=False), []
     with progress.stage("encode images", len(images)) as advance:
         for start in range(0, len(images), ENCODE_BATCH):
             batch = as_tensor(images[start : start + ENCODE_BATCH])
             with torch.autocast("cpu", torch.bfloat16):
-                parts.append((encode if len(batch) == ENCODE_BATCH else still_vae.encode)(vae, batch)[0])
+                parts.append((encode if len(batch) == ENCODE_BATCH else still.encode)(vae, batch)[0])
             advance(len(batch))
     return torch.cat(parts)
 
@@ -118,15 +118,15 @@ def psnr(vae: AutoencoderKLQwenImage, images: NDArray[np.uint8]) -> float:
     """Mean peak signal-to-noise ratio of the round trip, dB, over images."""
     truth = as_tensor(images)
     with torch.autocast("cpu", torch.bfloat16):
-        decoded = still_vae.decode(vae, still_vae.encode(vae, truth)[0]).clamp(-1, 1)
+        decoded = still.decode(vae, still.encode(vae, truth)[0]).clamp(-1, 1)
     error = (decoded - truth).pow(2).flatten(1).mean(1) / 4
     return float((-10 * torch.log10(error)).mean())
 
 
 def _loss(vae: AutoencoderKLQwenImage, image: Tensor, eps: Tensor, kl_weight: float) -> Tensor:
     """L1 + L2 + L1 of gradients + KL to the unit normal (Kingma and Welling 2014, appendix B)."""
-    mean, logvar = still_vae.encode(vae, image)
-    decoded = still_vae.decode(vae, mean + torch.exp(0.5 * logvar) * eps)
+    mean, logvar = still.encode(vae, image)
+    decoded = still.decode(vae, mean + torch.exp(0.5 * logvar) * eps)
     kl = 0.5 * (mean.pow(2) + logvar.exp() - 1 - logvar).sum((1, 2, 3)).mean()
     error = decoded - image
     edges = (error[..., 1:] - error[..., :-1]).abs().mean() + (

@@ -18,14 +18,13 @@ from diffusers import QwenImagePipeline
 from numpy.typing import NDArray
 from torch import Tensor
 
-from oblik.diffusion import lora, memory_count, text_lora
+from oblik.diffusion import lora, memory_count, still, text_lora
 from oblik.diffusion.families.family import Packing, Text, drawn, pooled_share
 from oblik.diffusion.flow_match import noised, shift_mu, training_times
 from oblik.diffusion.live_bytes import text_only
 from oblik.diffusion.modulation import on_grid
 from oblik.diffusion.quantize import load_text_encoder, load_transformer
 from oblik.diffusion.real_rope import use_real_rope
-from oblik.diffusion.still import one_frame
 from oblik.packs.manifest import OpenPack
 from oblik.training.artifact import TEXT_ENCODER, WEIGHTS
 
@@ -78,9 +77,8 @@ class QwenImage:
     @torch.no_grad()
     def latents(self, image_HW3: NDArray[np.uint8]) -> Tensor:
         vae = self.pipeline.vae
-        pixels = torch.from_numpy(image_HW3.copy()).permute(2, 0, 1)[None, :, None].to(vae.device, vae.dtype)
-        with one_frame(vae):
-            mean = vae.encode(pixels / 127.5 - 1).latent_dist.mode()[:, :, 0].float()
+        pixels = torch.from_numpy(image_HW3.copy()).permute(2, 0, 1)[None].to(vae.device, vae.dtype)
+        mean, _ = still.encode(vae, pixels / 127.5 - 1)
         shape = (1, -1, 1, 1)
         shift = torch.tensor(vae.config.latents_mean, device=mean.device).view(shape)
         scale = torch.tensor(vae.config.latents_std, device=mean.device).view(shape)

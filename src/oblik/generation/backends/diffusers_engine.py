@@ -34,7 +34,7 @@ from oblik.diffusion.offload import move
 from oblik.errors import BackendUnavailable, OutOfMemory
 from oblik.generation.adapters import Sight
 from oblik.generation.backends.references import References
-from oblik.generation.engine import GRID, picture_name, refuse_flawed
+from oblik.generation.engine import GRID, chunks, picture_name, refuse_flawed
 from oblik.generation.plan import Plan
 from oblik.generation.record import Picture, Record, Step, write_record
 from oblik.images import grid, save_clean_png
@@ -127,7 +127,7 @@ class DiffusersEngine:
         try:
             runs = 2 if held.references else 1
             with progress.stage("generate", runs * len(plan.seeds) * plan.steps) as advance:
-                for seeds in _chunks(plan.seeds, plan.batch):
+                for seeds in chunks(plan.seeds, plan.batch):
                     held.enter("denoise")
                     call = (family, plan, seeds, words)
                     images += self._chunk(call, record, out_dir, progress, advance, held)
@@ -323,11 +323,6 @@ def _refuse_unknown(plan: Plan) -> None:
             raise BackendUnavailable(
                 f"the diffusers engine cannot do {name} yet", hint="oblik generate --help"
             )
-
-
-def _chunks(seeds: tuple[int, ...], size: int) -> Iterator[tuple[int, ...]]:
-    for start in range(0, len(seeds), size):
-        yield seeds[start : start + size]
 
 
 @contextmanager
