@@ -34,8 +34,8 @@ from oblik.training.artifact import MANIFEST, TOKENIZER, latest_artifact, read_a
 class Order:
     """What somebody asked for. ``asked`` are values of a plan; None there was not asked.
 
-    ``lora`` False keeps the learned token and takes the LoRA's weights away; ``token`` False asks for
-    a stranger in the same words; with both, the pack is run bare.
+    ``lora`` False keeps the learned token and takes the LoRA's weights away; ``token`` False speaks of
+    anybody: neither the token nor the description that goes with it; with both, the pack is run bare.
     """
 
     text: str
@@ -95,7 +95,7 @@ def plan_order(
         order.text,
         trigger=persona.trigger,
         noun=persona.class_noun,
-        descriptors=persona.descriptors,
+        descriptors=persona.descriptors if order.token else {},
         others=others,
         style=order.style,
     )
