@@ -81,6 +81,14 @@ def test_parts_can_be_taken_away(world: World) -> None:
     assert full.seeds == weak.seeds == bare.seeds == nothing.seeds
 
 
+def test_a_scene_is_named_in_the_prompt(world: World) -> None:
+    world.artifact()
+    place = world.home.root / "scenes" / "harbour.txt"
+    place.parent.mkdir()
+    place.write_text("at a harbour, daylight\n", encoding="utf-8")
+    assert plan_of(world, Order("smiling, @harbour")).prompt.endswith("smiling, at a harbour, daylight")
+
+
 def test_a_lora_of_another_pack_is_refused(world: World) -> None:
     world.artifact()
     plan = plan_of(world, Order("smiling"))

@@ -25,6 +25,7 @@ COMMANDS = {
     "lora": "List, compare, choose, export and install trained LoRAs.",
     "generate": 'Make portraits from PROMPT, for example "in a park, smiling".',
     "order": "Make the pictures of an ORDER.yaml, and go on where it stopped.",
+    "scene": "List, save and remove scenes: @park in a prompt stands for their words.",
     "preset": "List, show, save and export presets and quality levels.",
     "gallery": "List, open, export and delete the pictures of a persona.",
     "likeness": "Calibrate the threshold and measure how alike pictures are.",

@@ -21,6 +21,7 @@ from oblik.generation.plan import Plan
 from oblik.generation.presets import Preset, plan_from
 from oblik.generation.prompt import compose, refuse_other_personas
 from oblik.generation.record import Record, read_record
+from oblik.generation.scenes import FOLDER, read_scenes, set_scenes
 from oblik.packs.manifest import OpenPack
 from oblik.paths import Home, next_version
 from oblik.personas.permission import under_consent
@@ -91,8 +92,9 @@ def plan_order(
     order: Order, persona: Persona, preset: Preset, pack: OpenPack, home: Home, others: Sequence[str] = ()
 ) -> Plan:
     """The plan of an order. ``others`` are the triggers of the other personas."""
+    text = set_scenes(order.text, read_scenes(home.root / FOLDER))
     prompt = compose(
-        order.text,
+        text,
         trigger=persona.trigger,
         noun=persona.class_noun,
         descriptors=persona.descriptors if order.token else {},

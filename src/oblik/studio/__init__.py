@@ -81,6 +81,7 @@ from oblik.studio.pictures import (
     run_demo,
     train,
 )
+from oblik.studio.scenes import list_scenes, remove_scene, save_scene
 
 __all__ = [
     "Accepted",
@@ -128,6 +129,7 @@ __all__ = [
     "list_loras",
     "list_personas",
     "list_presets",
+    "list_scenes",
     "make_consent",
     "measure_likeness",
     "now",
@@ -139,12 +141,14 @@ __all__ = [
     "pull_pack",
     "read_audit",
     "remove_pack",
+    "remove_scene",
     "replay",
     "report_day",
     "revoke_persona",
     "run_demo",
     "run_order",
     "save_preset",
+    "save_scene",
     "show_dataset",
     "show_lora",
     "show_persona",
