@@ -38,7 +38,8 @@ def two_passes(plan: Plan, _multiple_px: int) -> Plan:
 
 def halve_batch(plan: Plan, _multiple_px: int) -> Plan:
     """Half as many pictures at once; all seeds still run."""
-    return plan.model_copy(update={"batch": max(1, min(plan.batch, len(plan.seeds)) // 2)})
+    at_once = min(plan.batch, len(plan.seeds))
+    return plan.model_copy(update={"batch": at_once // 2}) if at_once > 1 else plan
 
 
 def shrink(plan: Plan, multiple_px: int) -> Plan:

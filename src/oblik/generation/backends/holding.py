@@ -70,7 +70,7 @@ class Holding:
         vram = vram() if callable(vram) else vram or usable_vram(self._device, RESERVE_BYTES)
         return plan_for(
             pack, device=self._device, vram_bytes=vram, dtype=plan.dtype, purpose="generate",
-            width_px=plan.width_px, height_px=plan.height_px, batch=min(plan.batch, len(plan.seeds)), **shape,
+            width_px=plan.width_px, height_px=plan.height_px, batch=plan.batch, **shape,
         )  # fmt: skip
 
     def _family(self, plan: Plan, pack: OpenPack, artifact: Path | None, held: Held) -> Family:

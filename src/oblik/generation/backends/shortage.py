@@ -69,7 +69,7 @@ def smaller(fit: Fit, stage: Stage, note: Note, multiple_px: int) -> Fit:
         note(name, said)
         return Fit(smaller_plan, memory)
     if memory is not None:
-        memory = replan(memory, "denoise" if stage == "load" else stage)
+        memory = replan(memory, "decode" if stage == "load" else stage)  # least beside the weights
         note(OFFLOAD, f"{said}; going on with a smaller memory plan. {memory.gave_up}")
         return Fit(plan, memory)
     raise OutOfMemory(
