@@ -1,13 +1,14 @@
 """How fast and how large the engine is, beside a plain call of diffusers' pipeline on the same work.
 
-The bundled miniature pack, the same prompt, seeds, steps, guidance and type; each side in a process of its own
-that is told when to draw, so that the two draw in turn and each one's memory is its own. A side's time is that
-of a whole call: here text, denoising, decoding, pictures, grid and record; there text, denoising, decoding. The
-ratio is the median of the rounds' ratios. Then 50 single pictures in a row: time of each, and how memory grows
-by the least squares of all but the first ten. Then what a first-block cache gains and what it does: mean
-difference of pixels, and the cosine of the face vectors of the two pictures of a seed. Goals: at least 1.3
-times the pictures per second with a batch of 8, no picture more than 1 of 255 levels away, no more memory, at
-most 0.2 MiB more for each picture.
+The bundled miniature pack, the same prompt, seeds, steps, guidance and type; each side in a process of its
+own that is told when to draw, so that the two draw in turn and each one's memory is its own. A side's time is
+that of a whole call: here text, denoising, decoding, pictures, grid and record; there text, denoising,
+decoding. The ratio is the median of the rounds' ratios. Then 50 single pictures in a row: time of each, and
+how memory grows by the least squares of all but the first ten. Then what a first-block cache gains and what
+it does: mean difference of pixels, and the cosine of the face vectors of the two pictures of a seed.
+
+Goals: at least 1.3 times the pictures per second with a batch of 8, no picture more than 1 of 255 levels
+away, no more memory, at most 0.2 MiB more for each picture.
 
     python benchmarks/generation.py [--quick] [--compile]
 
@@ -54,7 +55,8 @@ class Side:
         )
 
     def ask(self, **what: Any) -> dict[str, Any]:
-        assert self.process.stdin and self.process.stdout
+        assert self.process.stdin
+        assert self.process.stdout
         print(json.dumps(what), file=self.process.stdin, flush=True)
         line = self.process.stdout.readline()
         if not line:
@@ -172,7 +174,8 @@ def options(folder: Path, steps: int, name: str, **changed: Any) -> dict[str, fl
 
 
 def ratio(theirs: list[dict[str, Any]], ours: list[dict[str, Any]], key: str) -> float:
-    return round(statistics.median(a[key] / b[key] for a, b in zip(theirs, ours, strict=True)), 2)
+    ratios = [float(a[key]) / float(b[key]) for a, b in zip(theirs, ours, strict=True)]
+    return round(statistics.median(ratios), 2)
 
 
 def pictures(folder: Path) -> Any:
@@ -189,10 +192,9 @@ def likeness(one_BHW3: Any, other_BHW3: Any) -> list[float]:
     stack = open_stack("onnx", folder=BUNDLED / "miniature" / "faces")
     found = []
     for pair in zip(one_BHW3.astype(np.uint8), other_BHW3.astype(np.uint8), strict=True):
-        faces = [best_face(stack, image) for image in pair]
-        if all(faces):
-            first, second = (stack.embed(image, face) for image, face in zip(pair, faces, strict=True))
-            found.append(float(first @ second))
+        vectors = [stack.embed(image, face) for image in pair if (face := best_face(stack, image))]
+        if len(vectors) == 2:
+            found.append(float(vectors[0] @ vectors[1]))
     return found or [0.0]
 
 
@@ -213,7 +215,7 @@ def answer(name: str, steps: str) -> int:
             "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             "libraries_mib": libraries_mib,
         }  # fmt: skip
-        getattr(draw, "after", bool)(**what)
+        draw.after(what)
         print(json.dumps(told), flush=True)
     return 0
 
@@ -251,10 +253,11 @@ def plain_side(steps: int) -> Any:
                 generator=[torch.Generator().manual_seed(seed) for seed in seeds],
             ).images  # fmt: skip
 
-        def after(self, seeds: list[int], folder: str) -> None:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            for place, (image, seed) in enumerate(zip(self.images, seeds, strict=True), 1):
-                image.save(Path(folder) / f"{place:02d}-seed{seed}.png")
+        def after(self, what: dict[str, Any]) -> None:
+            folder = Path(what["folder"])
+            folder.mkdir(parents=True, exist_ok=True)
+            for place, (image, seed) in enumerate(zip(self.images, what["seeds"], strict=True), 1):
+                image.save(folder / f"{place:02d}-seed{seed}.png")
 
     return Plain()
 
@@ -283,6 +286,9 @@ def our_side(steps: int) -> Any:
                 plan, pack=self.pack, artifact=None, out_dir=Path(folder), now=NOW,
                 progress=SilentProgress(),
             )  # fmt: skip
+
+        def after(self, what: dict[str, Any]) -> None:
+            """Everything is written."""
 
     return Ours()
 

@@ -33,7 +33,7 @@ def with_size(said: Mapping[str, Any], asked: Mapping[str, Any], multiple_px: in
             hint="oblik generate PROMPT --short-side 768 --aspect 3:4",
         )
     values = _resolved(dict(said), said, multiple_px)
-    values = _resolved(values | asked, asked, multiple_px)
+    values = _resolved(values | dict(asked), asked, multiple_px)
     for name in SIDES:
         side_px = values.get(name)
         if isinstance(side_px, int) and SHORTEST_PX <= side_px <= LONGEST_PX:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,17 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import QwenImagePipeline, UNet2DConditionModel
+from diffusers import QwenImagePipeline, QwenImageTransformer2DModel, UNet2DConditionModel
 from PIL import Image
+from tests.generation.backends.test_diffusers_engine import pack, pixels, run
 
 from oblik.diffusion.families.family import Text
+from oblik.diffusion.real_rope import use_real_rope
 from oblik.errors import BackendError, BackendUnavailable
 from oblik.generation.backends import tuning
 from oblik.generation.backends.diffusers_engine import DiffusersEngine
 from oblik.generation.backends.passes import at_once, stills
 from oblik.generation.record import Record
 from oblik.packs.manifest import OpenPack
-from tests.generation.backends.test_diffusers_engine import pack, pixels, run
 
 __all__ = ["pack"]
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -32,11 +32,11 @@ def engine() -> DiffusersEngine:
 
 
 @pytest.fixture(scope="module")
-def plain(pack: OpenPack) -> Iterator[QwenImagePipeline]:
+def plain(pack: OpenPack) -> QwenImagePipeline:
     """What the engine is compared with: diffusers' own pipeline, untouched."""
     pipeline = QwenImagePipeline.from_pretrained(pack.folder, dtype=torch.float32, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
-    yield pipeline
+    return pipeline
 
 
 def bytes_of(record: Record) -> list[str]:
@@ -143,7 +143,7 @@ def test_a_cache_skips_blocks_and_leaves_no_trace(
     last = engine._open[1].network.transformer_blocks[-1].img_mlp
     calls: list[int] = []
     hook = last.register_forward_pre_hook(lambda *_: calls.append(1))
-    cached = {"steps": 6, "cache_threshold": 0.9}
+    cached: dict[str, Any] = {"steps": 6, "cache_threshold": 0.9}
     first, again = (run(engine, pack, tmp_path / name, **cached) for name in ("a", "b"))
     hook.remove()
     assert len(calls) < 2 * 2 * 6
@@ -202,8 +202,28 @@ def test_an_attention_that_is_not_here_is_refused_with_the_reason(
     assert Image.open(tmp_path / "native" / "01-seed3.png").size == (128, 128)
 
 
-def test_a_unet_has_no_first_block_cache_and_says_so() -> None:
-    family: Any = SimpleNamespace(network=torch.nn.Linear(1, 1))
+def test_what_a_network_cannot_do_is_said() -> None:
+    other = torch.nn.Linear(1, 1)
     with pytest.raises(BackendUnavailable, match="Linear has no first-block cache"):
-        tuning._use_cache(family.network, 0.1)
+        tuning._use_cache(other, 0.1)
+    with pytest.raises(BackendUnavailable, match="cannot be compiled"):
+        tuning.compile_blocks(other)
     assert "BasicTransformerBlock" in UNet2DConditionModel._repeated_blocks
+
+
+@torch.no_grad()
+def test_compiled_blocks_say_the_same() -> None:
+    """Traced and run eagerly: what the tracer makes of the blocks, without waiting for a compiler."""
+    network = QwenImageTransformer2DModel(
+        in_channels=16, out_channels=4, num_layers=2, attention_head_dim=8, num_attention_heads=2,
+        joint_attention_dim=12, axes_dims_rope=(2, 2, 4),
+    ).eval()  # fmt: skip
+    use_real_rope(network)
+    call = {
+        "hidden_states": torch.randn(2, 6, 16), "timestep": torch.full((2,), 0.5),
+        "encoder_hidden_states": torch.randn(2, 3, 12), "img_shapes": [[(1, 2, 3)]], "return_dict": False,
+    }  # fmt: skip
+    plain = network(**call)[0]
+    tuning.compile_blocks(network, backend="eager")
+    assert all(block._compiled_call_impl for block in network.transformer_blocks)
+    assert torch.allclose(network(**call)[0], plain, atol=1e-5)

@@ -45,6 +45,7 @@ from oblik.training.artifact import read_artifact
 
 TWO_CALLS = "true_cfg_scale"
 """The guidance of pipelines that call their network twice in each step; the others do it at once."""
+NO_MASK = ("flash", "sage")
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "numpy", "pillow")
 
 
@@ -166,6 +167,8 @@ def _denoise(
 
     negative = words.get("negative_prompt_embeds") if family.guidance == TWO_CALLS else None
     other = None if negative is None else Text(negative, words.get("negative_prompt_embeds_mask"))
+    if other and plan.attention in NO_MASK and other.states.shape[1] != words["prompt_embeds"].shape[1]:
+        way = "two calls"
     threads = 2 if is_small(family.network) else 1
     try:
         with at_once(family.network, other, way), stills(family.pipeline.vae, threads):

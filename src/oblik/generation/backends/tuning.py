@@ -32,15 +32,15 @@ def tune(family: Family, plan: Plan) -> None:
     _use_cache(family.network, plan.cache_threshold)
 
 
-def compile_blocks(network: Any) -> None:
+def compile_blocks(network: Any, backend: str = "inductor") -> None:
     """Have the repeated blocks compiled when they first run; only opening the pipeline again undoes it.
 
     Raises:
         BackendUnavailable: the network has no blocks that repeat.
     """
     try:
-        network.compile_repeated_blocks()
-    except ValueError as unable:
+        network.compile_repeated_blocks(backend=backend)
+    except (ValueError, AttributeError) as unable:
         raise BackendUnavailable(
             f"this network cannot be compiled: {unable}", hint=_without("--compile")
         ) from unable
