@@ -84,11 +84,11 @@ def refuse_flawed(image_HW3: NDArray[np.floating[Any]], seed: int, attention: st
         raise BackendError(f"the picture of seed {seed} was thrown away: {wrong}", hint=hint)
 
 
-def refuse_unfinished(steps_done: int, plan: Plan) -> None:
+def refuse_unfinished(done: int, steps: int) -> None:
     """Raise BackendError for a batch whose denoising ended early, which a pipeline does without a word."""
-    if steps_done != plan.steps:
+    if done != steps:
         raise BackendError(
-            f"the pictures were thrown away: {steps_done} of {plan.steps} steps were done",
+            f"the pictures were thrown away: {done} of {steps} steps were done",
             hint="give the same command again",
         )
 

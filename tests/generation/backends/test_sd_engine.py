@@ -114,7 +114,8 @@ def test_every_value_of_the_plan_matters(made: Made, tmp_path: Path) -> None:
 
 
 def test_euler_ancestral_keeps_to_the_seed_in_every_batch(made: Made, tmp_path: Path) -> None:
-    engine, how = DiffusersEngine("cpu"), {"sampler": "euler_ancestral", "lora": False, "steps": 3}
+    engine = DiffusersEngine("cpu")
+    how: dict[str, Any] = {"sampler": "euler_ancestral", "lora": False, "steps": 3}
     together = run(engine, made, tmp_path / "a", **how)
     assert bytes_of(run(engine, made, tmp_path / "b", **how)) == bytes_of(together)
     alone = run(engine, made, tmp_path / "c", seeds=(4,), **how)

@@ -95,7 +95,7 @@ class DiffusersEngine(Holding):
             fit = smaller(fit, at[0], note, multiple_px)
             if at[0] == "load":
                 self._open, self._aside = None, {}
-            _remove_pictures(out_dir)
+            _remove_pictures(out_dir, now)
             free_memory()
 
     def _run(
@@ -186,7 +186,7 @@ def _denoise(
             ).images
     finally:
         forget(family.network)
-    refuse_unfinished(len(done), plan)
+    refuse_unfinished(len(done), getattr(family.pipeline, "num_timesteps", plan.steps))
     return pixels_BHW3
 
 
@@ -205,10 +205,9 @@ def _holds_both(memory: MemoryPlan) -> bool:
     return stage.total + stage.rows.get("activations", 0) <= memory.usable_bytes
 
 
-def _remove_pictures(folder: Path) -> None:
-    """What an attempt that ran out of memory had finished: the next attempt makes all of them."""
-    if (folder / FILE_NAME).is_file():
-        record = read_record(folder)
+def _remove_pictures(folder: Path, now: datetime) -> None:
+    """What this run's attempt that ran out of memory had finished: the next attempt makes all of them."""
+    if (folder / FILE_NAME).is_file() and (record := read_record(folder)).started_at == now:
         for name in (*(picture.file for picture in record.pictures), record.grid or GRID, FILE_NAME):
             (folder / name).unlink(missing_ok=True)
 
