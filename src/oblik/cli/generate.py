@@ -39,13 +39,29 @@ def seed_list(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     "--count", type=click.IntRange(1, MOST_PICTURES), help="That many pictures, seeds counted up from --seed."
 )
 @click.option("--seed", type=click.IntRange(min=0), help="The first seed of --count.  [1]")
+@click.option(
+    "--sampler", type=click.Choice(["euler", "euler_ancestral"]), help="How noise becomes a picture.  [euler]"
+)
 @click.option("--steps", type=int, help="Sampling steps, 1 to 150.")
 @click.option("--guidance", type=float, help="Guidance scale, 1 to 20 (Qwen-Image: true_cfg_scale).")
 @click.option("--lora", metavar="VERSION", help="LoRA version.  [the one in use]")
 @click.option("--lora-scale", type=float, help="Strength of the LoRA, 0 to 1.5.")
-@click.option("--width", "width_px", type=int, help="Width in pixels.")
-@click.option("--height", "height_px", type=int, help="Height in pixels.")
+@click.option("--short-side", "short_side_px", type=int, help="Shorter side in pixels, 64 to 4096.")
+@click.option("--aspect", metavar="W:H", help="Shape, 1:4 to 4:1, for example 3:4.")
+@click.option("--width", "width_px", type=int, help="Width in pixels, 64 to 4096.")
+@click.option("--height", "height_px", type=int, help="Height in pixels, 64 to 4096.")
 @click.option("--batch", type=int, help="Pictures at once, 1 to 64.")
+@click.option(
+    "--attention", type=click.Choice(["native", "flash", "xformers", "sage"]),
+    help="How attention is computed; all but native need packages of their own.  [native]",
+)  # fmt: skip
+@click.option(
+    "--cache", "cache_threshold", type=float,
+    help="First-block cache, 0 (off) to 1: faster, and the picture changes.  [0]",
+)  # fmt: skip
+@click.option(
+    "--compile", "compiled", is_flag=True, default=None, help="Compile the blocks: for long runs of one size."
+)
 @click.option("--negative", "negative_prompt", help="What should not be seen.")
 @click.option("--preset", help="A preset's name or TOML file.  [the one of --mode]")
 @click.option(

@@ -9,7 +9,6 @@ behind. Between batches the card rests. Knows nothing of personas and prompts.
 
 from __future__ import annotations
 
-import gc
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -119,8 +118,9 @@ class Run:
             report.stopped_by = type(error).__name__
             raise
         finally:
-            self._engine = None
-            gc.collect()
+            if self._engine:
+                self._engine = None
+                _free_memory()
             report.seconds = round(time.monotonic() - began_s, 1)
             self._note(state, batches)
         return report
@@ -210,6 +210,13 @@ class Run:
             report.pictures.sort(key=lambda made: place_of[made.item, made.seed])
             report.grid = sheet(self._target, report.pictures)
         write_order_report(report, self._target)
+
+
+def _free_memory() -> None:
+    """Between two orders the weights of the first are gone, from the card too."""
+    from oblik.diffusion.device import free_memory
+
+    free_memory()
 
 
 def settle(target: Path) -> None:

@@ -54,13 +54,13 @@ def face_stack_of(pack: OpenPack, settings: Settings) -> FaceStack:
     return open_stack(**options)
 
 
-def engine_of(settings: Settings, pack: OpenPack) -> Engine:
+def engine_of(settings: Settings, pack: OpenPack, **options: Any) -> Engine:
     """The engine, which looks at photos and faces with the one face stack."""
     from oblik.generation.adapters import Sight
     from oblik.generation.engine import open_engine
 
     sight = Sight(home_of(settings).personas, lambda: face_stack_of(pack, settings))
-    return open_engine(device=settings.device, sight=sight)
+    return open_engine(device=settings.device, sight=sight, **options)
 
 
 def face_pack_of(pack: OpenPack, settings: Settings) -> OpenPack | None:

@@ -102,6 +102,8 @@ def generate(
     ``mode`` is "fast" or "reliable" (default: the preset's; strangers are always fast). With ``auto``
     they are measured, and rungs up to ``max_rung`` climbed while they fall short; ``say`` is told each score.
     """
+    from functools import partial
+
     from oblik.flows.generate import Order, plan_order
     from oblik.flows.reliable import Climbing, generate_in_mode, silent
     from oblik.generation.heat import HeatGuard, open_thermometer
@@ -116,12 +118,14 @@ def generate(
         wanted = {**(asked or {}), "mode": mode if token else "fast"}
         order = Order(text, wanted, lora=lora, token=token, style=style)
         presets = home.root / "presets"
-        plan = plan_order(order, persona, find_preset(preset or mode or "fast", presets), pack, home, others)
+        chosen = find_preset(preset or mode or "fast", presets)
+        plan = plan_order(order, persona, chosen, pack, home, others)
         heights = find_preset("reliable", presets).ladder.get(pack.manifest.family, Heights())
         guard = HeatGuard(open_thermometer(device=settings.device))
+        engine = engine_of(settings, pack, rest=partial(guard.rest, pause_s=chosen.pace.pause_s))
         climbing = Climbing(auto and token, max_rung, heights, say or silent)
         record, folder = generate_in_mode(
-            persona, plan, climbing, home=home, pack=pack, engine=engine_of(settings, pack),
+            persona, plan, climbing, home=home, pack=pack, engine=engine,
             stack=lambda: face_stack_of(pack, settings), progress=guard.watch(progress or SilentProgress()),
             now=now(),
         )  # fmt: skip

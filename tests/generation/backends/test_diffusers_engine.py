@@ -120,9 +120,7 @@ def test_a_stopped_run_keeps_what_was_finished(engine: Engine, pack: OpenPack, t
     assert (pixels(tmp_path / "after", "01-seed3.png") == pixels(tmp_path / "stopped", "01-seed3.png")).all()
 
 
-@pytest.mark.parametrize(
-    "changes", [{"sampler": "euler_ancestral"}, {"controls": (Control(kind="pose", image="pose.png"),)}]
-)
+@pytest.mark.parametrize("changes", [{"controls": (Control(kind="pose", image="pose.png"),)}])
 def test_what_it_cannot_do_is_said(
     engine: Engine, pack: OpenPack, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
