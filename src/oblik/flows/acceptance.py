@@ -24,7 +24,8 @@ from oblik.flows.calibrate import Ruler, measure, open_ruler
 from oblik.flows.generate import Order, generate, plan_order
 from oblik.generation.engine import Engine
 from oblik.generation.presets import find_preset
-from oblik.images import grid, open_upright, save_clean_png
+from oblik.images import grid, open_upright
+from oblik.labels import PLAIN, Label, Source
 from oblik.likeness.acceptance import Acceptance, by_condition, weigh
 from oblik.likeness.calibration import ENOUGH_SCORES
 from oblik.likeness.charts import draw_roc
@@ -106,7 +107,8 @@ def accept(
     conditions = by_condition(report, CONDITIONS, condition_of)
     found = weigh(report, conditions, impostors.centroid_S, ruler.references, artifact, now)
     datasets = home.persona(persona.slug).datasets
-    save_clean_png(_pairs(place / SHOWN, ruler, datasets / artifact.dataset), place / PAIRS)
+    pairs = _pairs(place / SHOWN, ruler, datasets / artifact.dataset)
+    PLAIN.save(pairs, place / PAIRS, Label(source=Source.edited, record=f"../{SUMMARY}"))
     own, generated = curves(report, ruler.references, impostors.centroid_S)
     atomic_write(folder / CHART, draw_roc(report, own, generated, found.line))
     found.seconds = round(time.monotonic() - began_s, 1)

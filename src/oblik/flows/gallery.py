@@ -20,7 +20,8 @@ from oblik.errors import Conflict, InvalidInput, NotFound, OblikError
 from oblik.flows.report import TEMPLATES
 from oblik.generation.engine import GRID
 from oblik.generation.record import FILE_NAME, Picture, Record, read_record
-from oblik.images import open_upright
+from oblik.images import label_of, open_upright
+from oblik.labels import xmp
 from oblik.likeness.gate import MISS
 from oblik.paths import PersonaHome, atomic_file, atomic_write, private_dir
 
@@ -164,8 +165,10 @@ def _preview(gallery: Path, batch: Batch, picture: Picture) -> str:
         except OblikError:  # a damaged file is shown as it is
             return f"{batch.name}/{picture.file}"
         image.thumbnail((PREVIEW_PX, PREVIEW_PX))
+        label = label_of(batch.folder / picture.file)
+        more = {"xmp": xmp(label).encode()} if label else {}
         with atomic_file(gallery / name) as file:
-            image.save(file, format="JPEG", quality=QUALITY)
+            image.save(file, format="JPEG", quality=QUALITY, **more)
     return name
 
 

@@ -20,7 +20,9 @@ from oblik.generation.engine import Engine
 from oblik.generation.plan import Plan
 from oblik.generation.presets import Preset, plan_from
 from oblik.generation.prompt import compose, refuse_other_personas
-from oblik.generation.record import Record, read_record
+from oblik.generation.record import Picture, Record, read_record
+from oblik.images import open_upright
+from oblik.labels import fingerprint
 from oblik.packs.manifest import OpenPack
 from oblik.paths import Home, next_version
 from oblik.personas.permission import under_consent
@@ -47,7 +49,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Replay:
-    """What running a record again showed: for every picture whether its bytes are the same."""
+    """What running a record again showed: for every picture whether its pixels are the same."""
 
     record: Record
     again: Record
@@ -136,14 +138,15 @@ def replay(
     now: datetime,
     out_dir: Path,
 ) -> Replay:
-    """Run a record's plan again into ``out_dir`` and compare the bytes of every picture."""
+    """Run a record's plan again into ``out_dir`` and compare every pixel of every picture."""
     record = read_record(place)
     if persona is not None:
         progress = under_consent(persona, "replay", home=home, now=now, progress=progress)
     artifact = open_artifact(record.plan, home, pack)
     again = engine.run(record.plan, pack=pack, artifact=artifact, out_dir=out_dir, now=now, progress=progress)
-    made = {picture.seed: picture.sha256 for picture in again.pictures}
-    same = tuple(made.get(picture.seed) == picture.sha256 for picture in record.pictures)
+    made = {picture.seed: _pixels(picture, out_dir) for picture in again.pictures}
+    folder = place if place.is_dir() else place.parent
+    same = tuple(made.get(picture.seed) == _pixels(picture, folder) for picture in record.pictures)
     return Replay(record, again, same, differences(record, again))
 
 
@@ -159,3 +162,11 @@ def differences(record: Record, again: Record) -> tuple[str, ...]:
         if before != after:
             found.append(f"{name.replace('_', ' ')} {json.dumps(before)} became {json.dumps(after)}")
     return tuple(found)
+
+
+def _pixels(picture: Picture, folder: Path) -> str:
+    """The fingerprint of a picture; a record that is older than these has it worked out from the file."""
+    file = folder / picture.file
+    if picture.pixels_sha256 is not None or not file.is_file():
+        return picture.pixels_sha256 or picture.sha256
+    return fingerprint(open_upright(file))

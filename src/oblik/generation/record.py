@@ -9,23 +9,30 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from oblik.errors import InvalidInput, NotFound
 from oblik.generation.plan import Plan
-from oblik.paths import atomic_write
+from oblik.labels import Label, Labeller, Source, fingerprint
+from oblik.paths import atomic_write, sha256_file
 
 FILE_NAME = "record.json"
 
 
 class Picture(BaseModel):
-    """One finished image. ``likeness`` is None until measured; ``face_found`` tells a miss apart."""
+    """One finished image: the hash of its labelled file, that of its pixels, which a replay compares.
+
+    ``likeness`` is None until measured; ``face_found`` tells a miss apart. ``pixels_sha256`` is None in
+    records that are older than labels.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     file: str
     seed: int
     sha256: str
+    pixels_sha256: str | None = None
     likeness: float | None = None
     face_found: bool | None = None
 
@@ -62,6 +69,18 @@ class Record(BaseModel):
     pictures: list[Picture]
     grid: str | None = None
     threshold: float | None = None
+
+
+def keep_picture(image: Image.Image, path: Path, seed: int, plan: Plan, labels: Labeller) -> Picture:
+    """Write a picture of ``plan`` with its label, and say what the record says of it."""
+    pixels = fingerprint(image)
+    labels.save(image, path, label_for(plan, f"{FILE_NAME}#{pixels}"))
+    return Picture(file=path.name, seed=seed, sha256=sha256_file(path), pixels_sha256=pixels)
+
+
+def label_for(plan: Plan, record: str = FILE_NAME) -> Label:
+    """What pictures of a plan, and contact sheets of them, say of themselves."""
+    return Label(source=Source.edited if plan.edit else Source.made, record=record, prompt=plan.prompt)
 
 
 def write_record(record: Record, folder: Path) -> Path:

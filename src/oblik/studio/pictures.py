@@ -176,7 +176,7 @@ def measure_likeness(
 def replay(
     settings: Settings, place: Path, *, keep: Path | None = None, progress: Progress | None = None
 ) -> Replay:
-    """Run a record again and compare the bytes; ``keep`` is where the new pictures stay."""
+    """Run a record again and compare the pixels; ``keep`` is where the new pictures stay."""
     from tempfile import TemporaryDirectory
 
     from oblik.flows.generate import replay as run

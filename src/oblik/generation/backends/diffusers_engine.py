@@ -36,8 +36,9 @@ from oblik.generation.adapters import Sight
 from oblik.generation.backends.references import References
 from oblik.generation.engine import GRID, chunks, picture_name, refuse_flawed
 from oblik.generation.plan import Plan
-from oblik.generation.record import Picture, Record, Step, write_record
-from oblik.images import grid, save_clean_png
+from oblik.generation.record import Record, Step, keep_picture, label_for, write_record
+from oblik.images import grid
+from oblik.labels import PLAIN, Labeller
 from oblik.packs.manifest import OpenPack
 from oblik.packs.memory_plan import Configuration, MemoryPlan, Stage
 from oblik.paths import private_dir, sha256_file
@@ -60,11 +61,13 @@ class Held(NamedTuple):
 
 class DiffusersEngine:
     """Runs plans through one cached pipeline. ``vram_bytes`` are what a memory plan may use (default: the
-    CUDA card's); ``sight`` is what it finds faces and reference photos with."""
+    CUDA card's); ``sight`` is what it finds faces and reference photos with, ``labels`` signs pictures."""
 
     def __init__(
-        self, device: str = "auto", vram_bytes: int | None = None, sight: Sight | None = None
-    ) -> None:
+        self, device: str = "auto", vram_bytes: int | None = None, sight: Sight | None = None,
+        labels: Labeller = PLAIN,
+    ) -> None:  # fmt: skip
+        self._labels = labels
         self._device, self._vram_bytes, self._sight = pick_device(device), vram_bytes, sight
         self._open: tuple[tuple[Any, ...], Family] | None = None
         self._aside: dict[str, Any] = {}
@@ -133,7 +136,7 @@ class DiffusersEngine:
                     images += self._chunk(call, record, out_dir, progress, advance, held)
         finally:
             if record.pictures:
-                _finish(record, images, out_dir)
+                _finish(record, images, out_dir, self._labels)
         return record
 
     def _family(self, plan: Plan, pack: OpenPack, artifact: Path | None, held: Held) -> Family:
@@ -236,7 +239,8 @@ class DiffusersEngine:
             pixels_BHW3 = paint(words, each_step)
         with _timed(record.seconds, "write"):
             return [
-                _keep(image, seed, record, out_dir) for image, seed in zip(pixels_BHW3, seeds, strict=True)
+                _keep(image, seed, record, out_dir, self._labels)
+                for image, seed in zip(pixels_BHW3, seeds, strict=True)
             ]
 
 
@@ -266,19 +270,19 @@ def _denoise(
             family.network._reset_stateful_cache()
 
 
-def _keep(pixels_HW3: Any, seed: int, record: Record, out_dir: Path) -> Image.Image:
+def _keep(pixels_HW3: Any, seed: int, record: Record, out_dir: Path, labels: Labeller) -> Image.Image:
     refuse_flawed(pixels_HW3, seed)
     image = Image.fromarray(np.round(pixels_HW3 * 255).astype(np.uint8))
     path = out_dir / picture_name(len(record.pictures) + 1, seed)
-    save_clean_png(image, path)
-    record.pictures.append(Picture(file=path.name, seed=seed, sha256=sha256_file(path)))
+    record.pictures.append(keep_picture(image, path, seed, record.plan, labels))
     return image
 
 
-def _finish(record: Record, images: list[Image.Image], out_dir: Path) -> None:
+def _finish(record: Record, images: list[Image.Image], out_dir: Path, labels: Labeller) -> None:
     with _timed(record.seconds, "write"):
         side_px = max(record.plan.width_px, record.plan.height_px)
-        save_clean_png(grid(images, min(4, len(images)), cell_px=side_px), out_dir / GRID)
+        sheet = grid(images, min(4, len(images)), cell_px=side_px)
+        labels.save(sheet, out_dir / GRID, label_for(record.plan))
     record.grid = GRID
     write_record(record, out_dir)
 
