@@ -89,6 +89,10 @@ def accept(settings: Settings, slug: str | None, version: str | None, images: in
         click.echo(f"  {row.recognised:>3} of {len(row.likeness):<3} {row.name:<14} {scores}{more}")
     click.secho(found.line, bold=True)
     click.echo(f"{found.sentence}\n{found.photos}")
+    if found.profile != "fast":
+        click.echo(
+            f"mode: pictures with {found.version} are {found.profile} from now on, unless --mode is given"
+        )
     _advise(found.advice)
     click.echo(str(tested.folder / "acceptance.png"))
 

@@ -5,7 +5,7 @@ stages are imported when they are needed, so importing this package is cheap. Kn
 requests or pages.
 """
 
-from oblik.studio.acceptance import Accepted, accept, gather_impostors
+from oblik.studio.acceptance import Accepted, accept, gather_impostors, usual_mode
 from oblik.studio.datasets import (
     BuiltDataset,
     DatasetWishes,
@@ -155,6 +155,7 @@ __all__ = [
     "uninstall_loras",
     "use_lora",
     "use_persona",
+    "usual_mode",
     "vault_protection",
     "verify_audit",
     "verify_dataset",

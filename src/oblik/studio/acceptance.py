@@ -51,6 +51,13 @@ def accept(
     return Accepted(found, home.persona(persona.slug).loras / found.version)
 
 
+def usual_mode(settings: Settings, slug: str | None = None, version: str | None = None) -> tuple[str, str]:
+    """The persona's mode when none is named, "fast" or "reliable", and why it is not fast."""
+    from oblik.flows.acceptance import usual_mode as run
+
+    return run(home_of(settings).persona(show_persona(settings, slug).slug).loras, version)
+
+
 def gather_impostors(
     settings: Settings,
     folder: Path | None = None,
