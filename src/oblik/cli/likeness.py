@@ -119,6 +119,8 @@ def impostors(settings: Settings, folder: Path | None, count: int | None) -> Non
     click.echo(found.impostors.source)
     if found.misses:
         click.echo(f"{found.misses} files without a face, or that cannot be read")
+    if found.separation and found.closest:
+        click.echo(found.separation.sentence + f" ({' and '.join(found.closest)})")
     click.echo(str(found.path))
 
 

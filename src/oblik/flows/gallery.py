@@ -173,9 +173,9 @@ def _preview(gallery: Path, batch: Batch, picture: Picture) -> str:
 
 
 def _hidden(place: Path, gallery: Path) -> bool:
-    """Whether a record lies in a batch that is not finished, or beside the previews."""
+    """Whether a record lies in a batch that is not finished, in an attempt, or beside the previews."""
     parts = place.relative_to(gallery).parts
-    return parts[0] == PREVIEWS or any(part.endswith(".part") for part in parts)
+    return parts[0] == PREVIEWS or any(part.startswith(".") or part.endswith(".part") for part in parts)
 
 
 def _measured(record: Record) -> list[Picture]:

@@ -25,6 +25,8 @@ from oblik.studio.gallery import (
     export_gallery,
     list_gallery,
     report_day,
+    report_due,
+    schedule_report,
 )
 from oblik.studio.house import face_caution, face_pack_of, face_stack_of, home_of, now, pack_of, personas_of
 from oblik.studio.loras import (
@@ -141,10 +143,12 @@ __all__ = [
     "remove_pack",
     "replay",
     "report_day",
+    "report_due",
     "revoke_persona",
     "run_demo",
     "run_order",
     "save_preset",
+    "schedule_report",
     "show_dataset",
     "show_lora",
     "show_persona",

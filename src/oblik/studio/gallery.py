@@ -6,7 +6,7 @@ In: settings and plain values. Out: batches, pages, copies and where they lie.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,6 +17,7 @@ from oblik.studio.people import show_persona
 if TYPE_CHECKING:
     from oblik.flows.day import DayReport
     from oblik.flows.gallery import Batch
+    from oblik.paths import Home
     from oblik.settings import Settings
 
 
@@ -90,3 +91,35 @@ def report_day(
     slug = show_persona(settings, slug).slug if slug else None
     report = gather(home, day, slug)
     return Reported(report, sentence(report), write_day(report, home, out, slug))
+
+
+def report_due(settings: Settings) -> list[Reported]:
+    """Write the reports of the last days that have none yet, or one from before they had ended, and on which
+    something happened; then remove logs that have been kept long enough. Today is left out."""
+    from oblik.flows.day import DAYS
+    from oblik.flows.day_page import is_whole
+    from oblik.flows.logs import Journal
+
+    home, today = home_of(settings), date.today()
+    days = [today - timedelta(days=back) for back in range(DAYS - 1, 0, -1)]
+    found = [made for day in days if not is_whole(home, day) and (made := _report(home, day))]
+    Journal(home, settings.log_days, settings.log_mib << 20).retain(today)
+    return found
+
+
+def schedule_report(settings: Settings, *, off: bool = False) -> list[str]:
+    """Have `report_due` run every night, or no more; what was done or is to be typed, line by line."""
+    from oblik.flows.schedule import Scheduler
+
+    return Scheduler().unschedule() if off else Scheduler().schedule(home_of(settings).root)
+
+
+def _report(home: Home, day: date) -> Reported | None:
+    """The report of a day; None when nothing happened."""
+    from oblik.flows.day import gather
+    from oblik.flows.day_page import sentence, write_day
+
+    report = gather(home, day)
+    if not (report.pictures or report.failures or report.operations):
+        return None
+    return Reported(report, sentence(report), write_day(report, home))
