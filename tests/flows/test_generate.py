@@ -13,7 +13,7 @@ from oblik.errors import ConsentError, InvalidInput, NotFound, TokenBroken, TwoP
 from oblik.flows.generate import Order, generate, plan_order, replay
 from oblik.generation.plan import Plan
 from oblik.generation.presets import find_preset
-from oblik.generation.record import Record, read_record
+from oblik.generation.record import Record, Step, read_record
 from oblik.images import save_clean_png
 from oblik.packs.manifest import OpenPack
 from oblik.personas.persona import Scope
@@ -124,9 +124,19 @@ def test_a_record_runs_again_to_the_same_pixels(world: World, tmp_path: Path) ->
     assert again("same") == (True, (True, True), ())
     changed = record.model_copy(deep=True)
     changed.libraries["paint"] = "0.9"
+    changed.pack_sha256 = "a"
+    changed.steps = [Step(name="memory plan", reason="int8")]
     changed.pictures[1].pixels_sha256 = "0" * 64
     (folder / "record.json").write_text(changed.model_dump_json(), encoding="utf-8")
-    assert again("other") == (False, (True, False), ("paint 0.9 became 1",))
+    assert again("other") == (
+        False,
+        (True, False),
+        (
+            "paint 0.9 became 1",
+            'pack sha256 "a" became null',
+            'memory plan ["int8"] became []',
+        ),
+    )
     assert read_record(tmp_path / "other").pictures == record.pictures
     for picture in changed.pictures:  # a record of the time before labels: other bytes, the same pixels
         picture.pixels_sha256, picture.sha256 = None, "0" * 64

@@ -31,6 +31,11 @@ from oblik.personas.trigger import check
 from oblik.progress import Progress
 from oblik.training.artifact import MANIFEST, TOKENIZER, latest_artifact, read_artifact
 
+COMPARED = (
+    "pack_version", "pack_sha256", "lora_sha256", "references_sha256", "device", "token_ids", "prompt_ids",
+)  # fmt: skip
+"""What of two records should be the same, beside the libraries."""
+
 
 @dataclass(frozen=True)
 class Order:
@@ -157,11 +162,19 @@ def differences(record: Record, again: Record) -> tuple[str, ...]:
         for name in sorted(record.libraries.keys() | again.libraries.keys())
         if record.libraries.get(name) != again.libraries.get(name)
     ]
-    for name in ("pack_version", "lora_sha256", "references_sha256", "device", "token_ids", "prompt_ids"):
+    for name in COMPARED:
         before, after = getattr(record, name), getattr(again, name)
-        if before != after:
+        if before != after and before is not None:
             found.append(f"{name.replace('_', ' ')} {json.dumps(before)} became {json.dumps(after)}")
+    before, after = _memory(record), _memory(again)
+    if before != after:
+        found.append(f"memory plan {json.dumps(before)} became {json.dumps(after)}")
     return tuple(found)
+
+
+def _memory(record: Record) -> list[str]:
+    """How the pack was held: packed weights are other weights."""
+    return [step.reason for step in record.steps if step.name.endswith("memory plan")]
 
 
 def _pixels(picture: Picture, folder: Path) -> str:

@@ -52,8 +52,8 @@ def install(source: Source, program: str, folder: Path, now: datetime) -> list[P
     """Copy the LoRA, and its text encoder's part where there is one, under a name that nothing there has.
 
     The text encoder's part is a LoRA too, and lies beside it. Stable Diffusion's token is a textual inversion
-    and goes into the ``embeddings`` beside ``folder``, where there is one: ``embedding:<slug>-<version>`` in a
-    prompt. No program reads another text encoder's token; it stays at home.
+    and goes into the ``embeddings`` beside ``folder``, where there is one; a prompt then says
+    ``embedding:<slug>-<version>``. No program reads another text encoder's token; it stays at home.
 
     Installing again writes the same files again. Raises BackendError when there is no room.
     """

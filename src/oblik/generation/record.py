@@ -6,6 +6,7 @@ the persona's slug.
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from oblik.errors import InvalidInput, NotFound
 from oblik.generation.plan import Plan
 from oblik.labels import Label, Labeller, Source, fingerprint
+from oblik.packs.manifest import Pack
 from oblik.paths import atomic_write, sha256_file
 
 FILE_NAME = "record.json"
@@ -49,7 +51,8 @@ class Step(BaseModel):
 
 
 class Record(BaseModel):
-    """What ran, with what, for how long, and how alike it came out."""
+    """What ran, with what, for how long, and how alike it came out. ``pack_sha256`` stands for every
+    file of the pack (`pack_sha256`); it is None in older records."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -61,6 +64,7 @@ class Record(BaseModel):
     lora_sha256: str | None
     references_sha256: dict[str, str] = Field(default_factory=dict)
     pack_version: str
+    pack_sha256: str | None = None
     libraries: dict[str, str]
     device: str
     free_vram_bytes: int | None
@@ -69,6 +73,13 @@ class Record(BaseModel):
     pictures: list[Picture]
     grid: str | None = None
     threshold: float | None = None
+
+
+def pack_sha256(pack: Pack) -> str:
+    """One hash for the names and hashes of all files of a pack, as its manifest lists them."""
+    files = [file for part in pack.components.values() for file in part.files]
+    lines = "".join(sorted(f"{file.sha256}  {file.path}\n" for file in files))
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def keep_picture(image: Image.Image, path: Path, seed: int, plan: Plan, labels: Labeller) -> Picture:

@@ -25,6 +25,7 @@ import torch
 from diffusers.models.cache_utils import CacheMixin
 from PIL import Image
 
+from oblik import __version__
 from oblik.diffusion import modulation
 from oblik.diffusion.device import few_threads, free_vram, pick_device
 from oblik.diffusion.families.family import Family, Text, family_of
@@ -36,7 +37,7 @@ from oblik.generation.adapters import Sight
 from oblik.generation.backends.references import References
 from oblik.generation.engine import GRID, chunks, picture_name, refuse_flawed
 from oblik.generation.plan import Plan
-from oblik.generation.record import Record, Step, keep_picture, label_for, write_record
+from oblik.generation.record import Record, Step, keep_picture, label_for, pack_sha256, write_record
 from oblik.images import grid
 from oblik.labels import PLAIN, Labeller
 from oblik.packs.manifest import OpenPack
@@ -307,7 +308,8 @@ def _new_record(
         prompt_ids=prompt_ids,
         lora_sha256=manifest.weights_sha256 if manifest else None,
         pack_version=pack.manifest.version,
-        libraries={name: version(name) for name in LIBRARIES},
+        pack_sha256=pack_sha256(pack.manifest),
+        libraries={name: version(name) for name in LIBRARIES} | {"oblik": __version__},
         device=device,
         free_vram_bytes=free_bytes,
         seconds=seconds,
