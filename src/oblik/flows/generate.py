@@ -145,6 +145,11 @@ def replay(
 ) -> Replay:
     """Run a record's plan again into ``out_dir`` and compare every pixel of every picture."""
     record = read_record(place)
+    if record.restoration is not None:
+        raise InvalidInput(
+            f"these pictures of {record.restoration.of} were restored afterwards",
+            hint=f"replay the batch itself: oblik replay .../{record.restoration.of}",
+        )
     if persona is not None:
         progress = under_consent(persona, "replay", home=home, now=now, progress=progress)
     artifact = open_artifact(record.plan, home, pack)

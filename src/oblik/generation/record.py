@@ -50,6 +50,23 @@ class Step(BaseModel):
     likeness_after: float | None = None
 
 
+class Restoration(BaseModel):
+    """What was done to the faces of the batch ``of``: ``weight`` of a network's face was blended in.
+
+    Likeness is the mean over the pictures that had passed; ``dropped`` of them no longer did.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    of: str
+    network: str
+    weights_sha256: str
+    weight: float
+    likeness_before: float
+    likeness_after: float
+    dropped: int
+
+
 class Record(BaseModel):
     """What ran, with what, for how long, and how alike it came out. ``pack_sha256`` stands for every
     file of the pack (`pack_sha256`); it is None in older records."""
@@ -73,6 +90,7 @@ class Record(BaseModel):
     pictures: list[Picture]
     grid: str | None = None
     threshold: float | None = None
+    restoration: Restoration | None = None
 
 
 def pack_sha256(pack: Pack) -> str:

@@ -26,6 +26,7 @@ from oblik.studio.gallery import (
     list_gallery,
     report_day,
     report_due,
+    restore_faces,
     schedule_report,
 )
 from oblik.studio.house import face_caution, face_pack_of, face_stack_of, home_of, now, pack_of, personas_of
@@ -144,6 +145,7 @@ __all__ = [
     "replay",
     "report_day",
     "report_due",
+    "restore_faces",
     "revoke_persona",
     "run_demo",
     "run_order",

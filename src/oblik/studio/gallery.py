@@ -10,14 +10,16 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from oblik.studio.house import home_of
+from oblik.studio.house import face_stack_of, home_of, labels_of, now, pack_of
 from oblik.studio.operations import operation
 from oblik.studio.people import show_persona
 
 if TYPE_CHECKING:
     from oblik.flows.day import DayReport
     from oblik.flows.gallery import Batch
+    from oblik.generation.record import Record
     from oblik.paths import Home
+    from oblik.progress import Progress
     from oblik.settings import Settings
 
 
@@ -61,6 +63,41 @@ def export_gallery(
         copies = export(found, destination, records=records)
         details.update(batches=len(found), files=len(copies))
     return copies
+
+
+def restore_faces(
+    settings: Settings, name: str, weights: Path, *, network: str, weight: float,
+    accepted: Sequence[str] = (), slug: str | None = None, progress: Progress | None = None,
+) -> tuple[Record, Path]:  # fmt: skip
+    """Restore the faces of a batch a little, where they passed the likeness check, and measure them again.
+
+    Raises ConsentError, NotFound, Conflict, InvalidInput (see `oblik.flows.restore`), BackendUnavailable.
+    """
+    from oblik.flows.calibrate import Ruler, dataset_of, open_ruler
+    from oblik.flows.gallery import chosen
+    from oblik.flows.restore import Means, restore
+    from oblik.generation.restoration import open_restorer
+    from oblik.paths import sha256_file
+    from oblik.progress import SilentProgress
+
+    persona, home = show_persona(settings, slug), home_of(settings)
+    with operation(settings, "restore", persona.slug) as details:
+        restorer = open_restorer(network, weights, device=settings.device, accepted=accepted)
+        (batch,) = chosen(home.persona(persona.slug), [name])[:1]
+
+        def ruler() -> Ruler:
+            pack = pack_of(settings)
+            dataset = dataset_of(persona, batch.folder, home)
+            stack = face_stack_of(pack, settings)
+            return open_ruler(persona, home=home, pack=pack, stack=stack, dataset=dataset)
+
+        record, folder = restore(
+            persona, batch, Means(network, sha256_file(weights), weight), restorer=restorer,
+            ruler=ruler, labels=labels_of(settings), home=home, progress=progress or SilentProgress(),
+            now=now(),
+        )  # fmt: skip
+        details.update(pictures=len(record.pictures), batch=batch.name, network=network)
+    return record, folder
 
 
 def delete_from_gallery(settings: Settings, names: Sequence[str], slug: str | None = None) -> int:
