@@ -48,6 +48,7 @@ def test_words_become_pictures_in_the_next_version_of_the_gallery(world: World) 
         "02-seed4.png",
         "grid.png",
         "record.json",
+        "graph.json",
     }
     assert run(world, plan)[1].name == "v002"
 

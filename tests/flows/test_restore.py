@@ -31,7 +31,7 @@ Image_HW3 = NDArray[np.uint8]
 
 
 def warmer(face: Image_HW3) -> Image_HW3:
-    return np.clip(face.astype(int) + 20, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(face.astype(int) + 20, 0, 255), np.uint8)
 
 
 def ruler_of(world: World) -> Ruler:

@@ -31,7 +31,8 @@ def test_blocks_give_what_all_pairs_give(draw: Draw, rows: int, fmr: float) -> N
     assert np.mean(cosines[strangers] >= found.threshold + 1e-6) <= fmr
     assert found.tpr == pytest.approx(np.mean(cosines[~strangers] >= naive), abs=1e-9)
     most = pairs[int(np.argmax(np.where(strangers, cosines, -2)))]
-    assert (found.closest, found.closest_score) == (most, pytest.approx(cosines[strangers].max(), abs=1e-6))
+    assert found.closest == most
+    assert found.closest_score == pytest.approx(cosines[strangers].max(), abs=1e-6)
 
 
 def test_equal_scores_at_the_edge_may_not_match() -> None:

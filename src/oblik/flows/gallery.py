@@ -19,6 +19,7 @@ from oblik import __version__
 from oblik.errors import Conflict, InvalidInput, NotFound, OblikError
 from oblik.flows.report import TEMPLATES
 from oblik.generation.engine import GRID
+from oblik.generation.graph import FILE_NAME as GRAPH
 from oblik.generation.record import FILE_NAME, Picture, Record, read_record
 from oblik.images import label_of, open_upright
 from oblik.labels import xmp
@@ -124,7 +125,9 @@ def export(found: Sequence[Batch], destination: Path, *, records: bool = False) 
             raise InvalidInput(f"{destination} lies in the batch itself", hint="name another folder")
         names = [picture.file for picture in batch.pictures]
         names += [
-            name for name in (GRID, *([FILE_NAME] if records else [])) if (batch.folder / name).is_file()
+            name
+            for name in (GRID, *([FILE_NAME, GRAPH] if records else []))
+            if (batch.folder / name).is_file()
         ]
         copies.update({destination / batch.name / name: batch.folder / name for name in names})
     if there := next((path for path in copies if path.exists()), None):

@@ -17,6 +17,7 @@ from typing import Any
 from oblik.datasets.captions import without_token
 from oblik.errors import InvalidInput, NotFound
 from oblik.generation.engine import Engine
+from oblik.generation.graph import write_graph
 from oblik.generation.plan import Plan
 from oblik.generation.presets import Preset, plan_from
 from oblik.generation.prompt import compose, refuse_other_personas
@@ -91,7 +92,9 @@ def generate(
         check(artifact / TOKENIZER, persona.trigger)
     gallery = home.persona(persona.slug).gallery
     folder = folder or gallery / next_version(gallery)
-    return engine.run(plan, pack=pack, artifact=artifact, out_dir=folder, now=now, progress=progress), folder
+    record = engine.run(plan, pack=pack, artifact=artifact, out_dir=folder, now=now, progress=progress)
+    write_graph(record.plan, pack, folder)
+    return record, folder
 
 
 def plan_order(

@@ -33,7 +33,7 @@ FFHQ_52: Points_52 = np.array(
 class Restorer(Protocol):
     """Draws a face of `FACE_PX` pixels anew; the same face gives the same result."""
 
-    def __call__(self, face_HW3: Image_HW3) -> Image_HW3:
+    def __call__(self, face_HW3: Image_HW3, /) -> Image_HW3:
         """The restored face, of the same shape."""
         ...
 

@@ -69,8 +69,7 @@ def separate(
     for start in range(0, faces, rows):
         cosines_BN = embeddings_ND[start : start + rows] @ embeddings_ND[start:].T
         strangers_BN = identity_N[start : start + rows, None] != identity_N[None, start:]
-        later_BN = np.tri(*cosines_BN.shape, k=0, dtype=bool)
-        np.logical_not(later_BN, out=later_BN)
+        later_BN = np.triu(np.ones(cosines_BN.shape, np.bool_), 1)
         genuine.append(cosines_BN[later_BN & ~strangers_BN])
         strangers_BN &= later_BN
         cosines_BN[~strangers_BN] = -np.inf

@@ -36,7 +36,7 @@ class SpandrelRestorer:
         self._network: Any = found.model.eval()
 
     @torch.inference_mode()
-    def __call__(self, face_HW3: Image_HW3) -> Image_HW3:
+    def __call__(self, face_HW3: Image_HW3, /) -> Image_HW3:
         face_CHW = torch.from_numpy(face_HW3.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)
         with torch.random.fork_rng():
             torch.manual_seed(0)
