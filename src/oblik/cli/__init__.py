@@ -28,6 +28,7 @@ COMMANDS = {
     "scene": "List, save and remove scenes: @park in a prompt stands for their words.",
     "preset": "List, show, save and export presets and quality levels.",
     "gallery": "List, open, export and delete the pictures of a persona.",
+    "restore": "Restore faces of a BATCH a little, where they passed the likeness check.",
     "likeness": "Calibrate the threshold and measure how alike pictures are.",
     "replay": "Run a record.json again, exactly as it ran.",
     "report": "Report a day: likeness, mode switches, failures, acceptance.",

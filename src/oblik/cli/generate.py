@@ -65,7 +65,9 @@ def seed_list(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 @click.option("--negative", "negative_prompt", help="What should not be seen.")
 @click.option("--preset", help="A preset's name or TOML file.  [the one of --mode]")
 @click.option(
-    "--mode", type=click.Choice(["fast", "reliable"]), help="reliable refers to the person's photos.  [fast]"
+    "--mode",
+    type=click.Choice(["fast", "reliable"]),
+    help="reliable refers to the person's photos.  [fast, reliable after a failed test]",
 )
 @click.option(
     "--max-rung", type=click.IntRange(1, 3), help="How far likeness below the threshold is raised.  [3]"

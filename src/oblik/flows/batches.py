@@ -30,6 +30,7 @@ from oblik.errors import (
 from oblik.flows.ledger import fingerprint
 from oblik.generation.engine import GRID, Engine, chunks
 from oblik.generation.heat import HeatGuard
+from oblik.generation.order_report import FILE_NAME as REPORT
 from oblik.generation.order_report import (
     Change,
     Failure,
@@ -42,7 +43,8 @@ from oblik.generation.order_report import (
 from oblik.generation.plan import Plan
 from oblik.generation.presets import Pace
 from oblik.generation.record import FILE_NAME, read_record
-from oblik.images import grid, open_upright, save_clean_png
+from oblik.images import grid, open_upright
+from oblik.labels import PLAIN, Label
 from oblik.paths import private_dir, sha256_file
 from oblik.progress import Progress
 
@@ -274,5 +276,5 @@ def sheet(target: Path, pictures: Sequence[Made]) -> str:
         small.append(image)
     columns = min(10, max(4, round(len(small) ** 0.5)))
     labels = [f"{made.item} {made.seed}" for made in shown]
-    save_clean_png(grid(small, columns, labels, cell_px=CELL_PX), target / GRID)
+    PLAIN.save(grid(small, columns, labels, cell_px=CELL_PX), target / GRID, Label(record=REPORT))
     return GRID

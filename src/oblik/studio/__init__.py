@@ -5,7 +5,7 @@ stages are imported when they are needed, so importing this package is cheap. Kn
 requests or pages.
 """
 
-from oblik.studio.acceptance import Accepted, accept, gather_impostors
+from oblik.studio.acceptance import Accepted, accept, gather_impostors, usual_mode
 from oblik.studio.datasets import (
     BuiltDataset,
     DatasetWishes,
@@ -25,6 +25,9 @@ from oblik.studio.gallery import (
     export_gallery,
     list_gallery,
     report_day,
+    report_due,
+    restore_faces,
+    schedule_report,
 )
 from oblik.studio.house import face_caution, face_pack_of, face_stack_of, home_of, now, pack_of, personas_of
 from oblik.studio.loras import (
@@ -144,11 +147,14 @@ __all__ = [
     "remove_scene",
     "replay",
     "report_day",
+    "report_due",
+    "restore_faces",
     "revoke_persona",
     "run_demo",
     "run_order",
     "save_preset",
     "save_scene",
+    "schedule_report",
     "show_dataset",
     "show_lora",
     "show_persona",
@@ -159,6 +165,7 @@ __all__ = [
     "uninstall_loras",
     "use_lora",
     "use_persona",
+    "usual_mode",
     "vault_protection",
     "verify_audit",
     "verify_dataset",

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from oblik.studio.acceptance import usual_mode
 from oblik.studio.house import engine_of, face_stack_of, home_of, now, pack_of, trainer_of
 from oblik.studio.operations import operation
 from oblik.studio.people import list_personas, show_persona
@@ -99,7 +100,8 @@ def generate(
 ) -> Generated:
     """Make portraits of the persona in the words of ``text``; ``asked`` are values of a plan.
 
-    ``mode`` is "fast" or "reliable" (default: the preset's; strangers are always fast). With ``auto``
+    ``mode`` is "fast" or "reliable" (default: the preset's, without one what the LoRA's test calls for;
+    strangers are always fast). With ``auto``
     they are measured, and rungs up to ``max_rung`` climbed while they fall short; ``say`` is told each score.
     """
     from functools import partial
@@ -113,6 +115,10 @@ def generate(
 
     persona, home = show_persona(settings, slug), home_of(settings)
     with operation(settings, "generate", persona.slug) as details:
+        if mode is None and preset is None and lora and token:
+            mode, why = usual_mode(settings, slug, (asked or {}).get("lora"))
+            if why and say:
+                say(f"mode {mode}: {why}; --mode fast goes without")
         pack = pack_of(settings)
         others = [other.trigger for other in list_personas(settings) if other.slug != persona.slug]
         wanted = {**(asked or {}), "mode": mode if token else "fast"}
@@ -180,7 +186,7 @@ def measure_likeness(
 def replay(
     settings: Settings, place: Path, *, keep: Path | None = None, progress: Progress | None = None
 ) -> Replay:
-    """Run a record again and compare the bytes; ``keep`` is where the new pictures stay."""
+    """Run a record again and compare the pixels; ``keep`` is where the new pictures stay."""
     from tempfile import TemporaryDirectory
 
     from oblik.flows.generate import replay as run

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from oblik import __version__
 from oblik.diffusion import samplers
 from oblik.diffusion.device import few_threads, free_memory, free_vram, is_small
 from oblik.diffusion.families.family import FAMILIES, Family, Text, family_of
@@ -35,11 +36,21 @@ from oblik.generation.backends.tuning import forget
 from oblik.generation.degrade import Stage
 from oblik.generation.engine import GRID, chunks, picture_name, refuse_flawed, refuse_unfinished
 from oblik.generation.plan import Plan
-from oblik.generation.record import FILE_NAME, Picture, Record, Step, read_record, write_record
-from oblik.images import grid, save_clean_png
+from oblik.generation.record import (
+    FILE_NAME,
+    Record,
+    Step,
+    keep_picture,
+    label_for,
+    pack_sha256,
+    read_record,
+    write_record,
+)  # fmt: skip
+from oblik.images import grid
+from oblik.labels import PLAIN, Labeller
 from oblik.packs.manifest import OpenPack
 from oblik.packs.memory_plan import MemoryPlan
-from oblik.paths import private_dir, sha256_file
+from oblik.paths import private_dir
 from oblik.progress import Progress
 from oblik.training.artifact import read_artifact
 
@@ -51,7 +62,7 @@ LIBRARIES = ("torch", "diffusers", "transformers", "peft", "numpy", "pillow")
 
 class DiffusersEngine(Holding):
     """Runs plans through one cached pipeline. ``sight`` is what it finds faces and reference photos with;
-    ``rest`` is called between two batches, of one run or of two."""
+    ``rest`` is called between two batches, of one run or of two; ``labels`` signs pictures."""
 
     def __init__(
         self,
@@ -59,9 +70,10 @@ class DiffusersEngine(Holding):
         vram_bytes: Vram = None,
         sight: Sight | None = None,
         rest: Callable[[Progress], object] = bool,
+        labels: Labeller = PLAIN,
     ) -> None:
         super().__init__(device, vram_bytes)
-        self._sight, self._rest, self._rests = sight, rest, False
+        self._sight, self._rest, self._rests, self._labels = sight, rest, False, labels
 
     def run(
         self, plan: Plan, *, pack: OpenPack, artifact: Path | None, out_dir: Path, now: datetime,
@@ -127,7 +139,7 @@ class DiffusersEngine(Holding):
                     images += self._chunk(call, record, out_dir, progress, advance, held)
         finally:
             if record.pictures:
-                _finish(record, images, out_dir)
+                _finish(record, images, out_dir, self._labels)
         return record
 
     def _chunk(
@@ -150,7 +162,8 @@ class DiffusersEngine(Holding):
             pixels_BHW3 = paint(words, each_step)
         with _timed(record.seconds, "write"):
             return [
-                _keep(image, seed, record, out_dir) for image, seed in zip(pixels_BHW3, seeds, strict=True)
+                _keep(image, seed, record, out_dir, self._labels)
+                for image, seed in zip(pixels_BHW3, seeds, strict=True)
             ]
 
 
@@ -212,19 +225,19 @@ def _remove_pictures(folder: Path, now: datetime) -> None:
             (folder / name).unlink(missing_ok=True)
 
 
-def _keep(pixels_HW3: Any, seed: int, record: Record, out_dir: Path) -> Image.Image:
+def _keep(pixels_HW3: Any, seed: int, record: Record, out_dir: Path, labels: Labeller) -> Image.Image:
     refuse_flawed(pixels_HW3, seed, record.plan.attention)
     image = Image.fromarray(np.round(pixels_HW3 * 255).astype(np.uint8))
     path = out_dir / picture_name(len(record.pictures) + 1, seed)
-    save_clean_png(image, path)
-    record.pictures.append(Picture(file=path.name, seed=seed, sha256=sha256_file(path)))
+    record.pictures.append(keep_picture(image, path, seed, record.plan, labels))
     return image
 
 
-def _finish(record: Record, images: list[Image.Image], out_dir: Path) -> None:
+def _finish(record: Record, images: list[Image.Image], out_dir: Path, labels: Labeller) -> None:
     with _timed(record.seconds, "write"):
         side_px = max(record.plan.width_px, record.plan.height_px)
-        save_clean_png(grid(images, min(4, len(images)), cell_px=side_px), out_dir / GRID)
+        sheet = grid(images, min(4, len(images)), cell_px=side_px)
+        labels.save(sheet, out_dir / GRID, label_for(record.plan))
     record.grid = GRID
     write_record(record, out_dir)
 
@@ -249,7 +262,8 @@ def _new_record(
         prompt_ids=prompt_ids,
         lora_sha256=manifest.weights_sha256 if manifest else None,
         pack_version=pack.manifest.version,
-        libraries={name: version(name) for name in LIBRARIES},
+        pack_sha256=pack_sha256(pack.manifest),
+        libraries={name: version(name) for name in LIBRARIES} | {"oblik": __version__},
         device=device,
         free_vram_bytes=free_bytes,
         seconds=seconds,
