@@ -26,9 +26,7 @@ class LeanLora(Linear):  # type: ignore[misc]
             return out
         name, base = names[0], self.base_layer
         down, up = self.lora_A[name].weight, self.lora_B[name].weight
-        product: Tensor = _Product.apply(
-            x, base.weight, base.bias, down, up, self.scaling[name], gelu
-        )
+        product: Tensor = _Product.apply(x, base.weight, base.bias, down, up, self.scaling[name], gelu)
         return product
 
     def _is_plain(self, x: Tensor, name: str) -> bool:
@@ -42,9 +40,11 @@ class LeanLora(Linear):  # type: ignore[misc]
 
 
 def make_lean(network: nn.Module) -> None:
-    """Change every LoRA on a plain linear layer in place."""
+    """Change every LoRA on a plain linear layer in place; packed weights keep their own."""
     for layer in network.modules():
-        if type(layer) is Linear and type(layer.base_layer) is nn.Linear:
+        if type(layer) is not Linear or type(layer.base_layer) is not nn.Linear:
+            continue
+        if type(layer.base_layer.weight) is nn.Parameter:
             layer.__class__ = LeanLora
 
 
