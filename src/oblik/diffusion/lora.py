@@ -17,6 +17,7 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from oblik.diffusion.lean_lora import make_lean
 from oblik.diffusion.modulation import refuse_lora
 from oblik.errors import InvalidInput, LoraBroken
 from oblik.training.config import TARGETS, TrainConfig
@@ -47,6 +48,7 @@ def attach(transformer: Any, config: TrainConfig) -> list[nn.Parameter]:
     parameters = [p for p in transformer.parameters() if p.requires_grad]
     for parameter in parameters:
         parameter.data = parameter.data.to(transformer.device, torch.float32)
+    make_lean(transformer)
     return parameters
 
 

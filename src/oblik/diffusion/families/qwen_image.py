@@ -21,10 +21,10 @@ from torch import Tensor
 from oblik.diffusion import lora, memory_count, still, text_lora
 from oblik.diffusion.families.family import Packing, Text, drawn, pooled_share
 from oblik.diffusion.flow_match import noised, shift_mu, training_times
+from oblik.diffusion.frozen_blocks import use_frozen_blocks
 from oblik.diffusion.live_bytes import text_only
 from oblik.diffusion.modulation import on_grid
 from oblik.diffusion.quantize import load_text_encoder, load_transformer
-from oblik.diffusion.real_rope import use_real_rope
 from oblik.packs.manifest import OpenPack
 from oblik.training.artifact import TEXT_ENCODER, WEIGHTS
 
@@ -68,7 +68,7 @@ class QwenImage:
         for part in (self.network, self.pipeline.text_encoder, self.pipeline.vae):
             part.requires_grad_(False)
         if self.device.type == "cpu":
-            use_real_rope(self.network)
+            use_frozen_blocks(self.network)
 
     def drop_unread(self) -> None:
         text_only(self.pipeline.text_encoder)

@@ -43,19 +43,22 @@ class Halves:
 
         return torch.cat(list(self._map(half, self._parts(count))))
 
-    def backward(self, rows: Rows, count: int, loss: Callable[[Tensor], Tensor]) -> Tensor:
-        """Add the gradients of ``loss(rows of the whole batch)`` to the parameters'; returns the loss."""
-        parts = self._parts(count)
+    def backward(
+        self, rows: Rows, count: int, loss: Callable[[Tensor], Tensor], leaves: Sequence[Tensor] = ()
+    ) -> Tensor:
+        """Add the gradients of ``loss(rows of the whole batch)`` to the parameters', or to those of the
+        ``leaves`` where some are given; returns the loss."""
+        parts, towards = self._parts(count), leaves or self._parameters
         outputs = list(self._map(rows, parts))
         whole = torch.cat([output.detach() for output in outputs]).requires_grad_()
         value = loss(whole)
         (slope,) = torch.autograd.grad(value, whole)
 
         def back(output: Tensor, part: slice) -> tuple[Tensor | None, ...]:
-            return torch.autograd.grad(output, self._parameters, slope[part], allow_unused=True)
+            return torch.autograd.grad(output, towards, slope[part], allow_unused=True)
 
         gradients = list(self._map(back, outputs, parts))
-        for parameter, *shares in zip(self._parameters, *gradients, strict=True):
+        for parameter, *shares in zip(towards, *gradients, strict=True):
             known = [share for share in shares if share is not None]
             if known:
                 gradient = torch.stack(known).sum(0)

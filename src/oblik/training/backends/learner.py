@@ -181,11 +181,13 @@ class Learner:
                 total += float(value.detach())
                 return stage.scaler.scale(value)
 
-            rows = self._rows(noisy[part], time[part], text, batch.size_px)
+            count, size_px = part.stop - part.start, batch.size_px
             if stage is self.words:
-                loss(rows(slice(None))).backward()
+                with _cut(text) as (leaf, leaves):
+                    rows = self._rows(noisy[part], time[part], leaf, size_px)
+                    self.halves.backward(rows, count, loss, leaves)
             else:
-                self.halves.backward(rows, part.stop - part.start, loss)
+                self.halves.backward(self._rows(noisy[part], time[part], text, size_px), count, loss)
         if not np.isfinite(total):
             raise TrainingDiverged(f"the loss of step {step + 1} is no number", hint=RETRY)
         stage.move(step)
@@ -251,6 +253,16 @@ class Learner:
         """Write the LoRA, that of the text encoders too, and the token."""
         self.family.export(folder, self.config.alpha, metadata)
         tokens.export(self.rows, folder / TOKEN, self.request.persona.trigger)
+
+
+@contextmanager
+def _cut(text: Text) -> Iterator[tuple[Text, list[Tensor]]]:
+    """The text cut off from what made it, and its tensors: their gradients go on to its makers at the end."""
+    made = [part for part in (text.states, text.pooled) if part is not None]
+    leaves = [part.detach().requires_grad_() for part in made]
+    yield text._replace(states=leaves[0], pooled=leaves[1] if leaves[1:] else None), leaves
+    pairs = [(part, leaf.grad) for part, leaf in zip(made, leaves, strict=True) if leaf.grad is not None]
+    torch.autograd.backward(*zip(*pairs, strict=True))
 
 
 def _parts(count: int, most: int) -> list[slice]:
