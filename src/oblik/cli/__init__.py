@@ -28,6 +28,7 @@ COMMANDS = {
     "preset": "List, show, save and export presets and quality levels.",
     "gallery": "List, open, export and delete the pictures of a persona.",
     "likeness": "Calibrate the threshold and measure how alike pictures are.",
+    "adapter": "Train the identity adapter of a base model; list and remove those that were.",
     "replay": "Run a record.json again, exactly as it ran.",
     "report": "Report a day: likeness, mode switches, failures, acceptance.",
     "audit": "Show and verify the log of what was done with whom.",

@@ -6,6 +6,7 @@ requests or pages.
 """
 
 from oblik.studio.acceptance import Accepted, accept, gather_impostors
+from oblik.studio.adapters import list_adapters, remove_adapter, train_adapter
 from oblik.studio.datasets import (
     BuiltDataset,
     DatasetWishes,
@@ -123,6 +124,7 @@ __all__ = [
     "home_of",
     "import_persona",
     "install_lora",
+    "list_adapters",
     "list_datasets",
     "list_gallery",
     "list_loras",
@@ -138,6 +140,7 @@ __all__ = [
     "plan_memory",
     "pull_pack",
     "read_audit",
+    "remove_adapter",
     "remove_pack",
     "replay",
     "report_day",
@@ -151,6 +154,7 @@ __all__ = [
     "show_preset",
     "smoke",
     "train",
+    "train_adapter",
     "undo_decisions",
     "uninstall_loras",
     "use_lora",

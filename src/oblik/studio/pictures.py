@@ -94,6 +94,7 @@ def generate(
     mode: str | None = None,
     auto: bool = False,
     max_rung: int | None = None,
+    control: tuple[str, Path, float] | None = None,
     progress: Progress | None = None,
     say: Callable[[str], object] | None = None,
 ) -> Generated:
@@ -101,7 +102,9 @@ def generate(
 
     ``mode`` is "fast" or "reliable" (default: the preset's; strangers are always fast). With ``auto``
     they are measured, and rungs up to ``max_rung`` climbed while they fall short; ``say`` is told each score.
+    ``control`` is what they follow, on every rung: "pose", "depth" or "given", a file, how closely.
     """
+    from oblik.flows.control import Wish, controlled
     from oblik.flows.generate import Order, plan_order
     from oblik.flows.reliable import Climbing, generate_in_mode, silent
     from oblik.generation.heat import HeatGuard, open_thermometer
@@ -117,6 +120,10 @@ def generate(
         order = Order(text, wanted, lora=lora, token=token, style=style)
         presets = home.root / "presets"
         plan = plan_order(order, persona, find_preset(preset or mode or "fast", presets), pack, home, others)
+        if control:
+            plan = controlled(
+                plan, Wish(*control), home=home, pack=pack, stack=lambda: face_stack_of(pack, settings)
+            )
         heights = find_preset("reliable", presets).ladder.get(pack.manifest.family, Heights())
         guard = HeatGuard(open_thermometer(device=settings.device))
         climbing = Climbing(auto and token, max_rung, heights, say or silent)

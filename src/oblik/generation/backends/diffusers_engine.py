@@ -33,6 +33,7 @@ from oblik.diffusion.memory import with_replanning
 from oblik.diffusion.offload import move
 from oblik.errors import BackendUnavailable, OutOfMemory
 from oblik.generation.adapters import Sight
+from oblik.generation.backends.control import Control, part, room_beside
 from oblik.generation.backends.references import References
 from oblik.generation.engine import GRID, chunks, picture_name, refuse_flawed
 from oblik.generation.plan import Plan
@@ -56,6 +57,7 @@ class Held(NamedTuple):
     steps: tuple[Step, ...] = ()
     asked: Plan | None = None
     references: References | None = None
+    control: Control | None = None
 
 
 class DiffusersEngine:
@@ -103,8 +105,8 @@ class DiffusersEngine:
         if lora:
             shape = {"rank": lora.rank, "mlp_lora": bool(set(lora.targets) & set(MLP_TARGETS))}
         return plan_for(
-            pack, device=self._device, vram_bytes=self._vram_bytes, dtype=plan.dtype, purpose="generate",
-            width_px=plan.width_px, height_px=plan.height_px, batch=plan.batch, **shape,
+            pack, device=self._device, vram_bytes=room_beside(plan, pack, self._vram_bytes, self._device),
+            dtype=plan.dtype, purpose="generate", width_px=plan.width_px, height_px=plan.height_px, batch=plan.batch, **shape,
         )  # fmt: skip
 
     def _run(
@@ -113,6 +115,7 @@ class DiffusersEngine:
     ) -> Record:  # fmt: skip
         seconds: dict[str, float] = {}
         held = held._replace(references=References.of(plan, pack, self._sight))
+        held = held._replace(control=Control.of(plan, pack, self._sight))
         free_bytes = free_vram(self._device)
         with _timed(seconds, "load"):
             family = self._family(plan, pack, artifact, held)
@@ -123,6 +126,8 @@ class DiffusersEngine:
             words = self._words(family, plan, held)
         if held.references:
             held.references.begin(record)
+        if held.control:
+            held.control.begin(record)
         images: list[Image.Image] = []
         try:
             runs = 2 if held.references else 1
@@ -152,6 +157,10 @@ class DiffusersEngine:
             opened.pipeline.vae.enable_slicing()  # a picture's bytes do not depend on its batch's size
             self._open = (key, opened)
         family = self._open[1]
+        if held.control:
+            held.control.join(family, dtype, self._device)
+        else:
+            part(family)
         if held.choice and held.choice.baked_modulation and dtype != torch.bfloat16:
             times, rows = self._times(family, plan, dtype), min(plan.batch, len(plan.seeds))
             modulation.ensure(family.network, times, rows=rows, device=self._device)
@@ -231,6 +240,8 @@ class DiffusersEngine:
 
         with _timed(record.seconds, "denoise"), few_threads(family.network):
             paint = partial(_denoise, family, plan, seeds)
+            if held.control:
+                paint = held.control.beside(paint, family, len(seeds))
             if held.references:
                 paint = partial(held.references.paint, paint, family.pipeline, seeds)
             pixels_BHW3 = paint(words, each_step)
@@ -314,7 +325,6 @@ def _new_record(
 def _refuse_unknown(plan: Plan) -> None:
     """What a plan may ask for and this engine cannot do yet is said, never skipped."""
     asked = {
-        "controls": plan.controls,
         "edit": plan.edit,
         "sampler euler_ancestral": plan.sampler != "euler",
     }
