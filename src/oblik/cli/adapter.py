@@ -71,8 +71,9 @@ def list_(settings: Settings) -> None:
     found = studio.list_adapters(settings)
     for made in found:
         click.echo(
-            f"{made.pack} {made.pack_version}  {made.created_at:%Y-%m-%d %H:%M}  {made.kind}, {made.people} people "
-            f"({made.source}), {made.config.steps} steps, faces by {made.face_stack}, sha256 {made.sha256[:12]}"
+            f"{made.pack} {made.pack_version}  {made.created_at:%Y-%m-%d %H:%M}  {made.kind}, "
+            f"{made.people} people ({made.source}), {made.config.steps} steps, faces by {made.face_stack}, "
+            f"sha256 {made.sha256[:12]}"
         )
     if not found:
         click.echo("none was trained here; a pack may bring its own: oblik pack show")

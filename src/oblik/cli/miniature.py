@@ -37,6 +37,23 @@ def shoot(out: Path, seed: int, photos: int, truth: bool) -> None:
 
 
 @command.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Who: a seed is a person."
+)
+@click.option("--yaw", "yaw_deg", type=click.FloatRange(-90, 90), default=0.0, show_default=True,
+              help="How far the head is turned, in degrees.")  # fmt: skip
+@click.option("--pitch", "pitch_deg", type=click.FloatRange(-40, 40), default=0.0, show_default=True,
+              help="How far it is raised, in degrees.")  # fmt: skip
+def control(out: Path, seed: int, yaw_deg: float, pitch_deg: float) -> None:
+    """Write a photo of a rendered person with its exact pose and depth images into OUT."""
+    from oblik.miniature.control_images import write_control_images
+
+    for path in write_control_images(out, seed, yaw_deg, pitch_deg):
+        click.echo(str(path))
+
+
+@command.command()
 @click.option("--work", type=click.Path(path_type=Path), default=Path(".miniature"), show_default=True,
               help="Where renders and checkpoints stay between runs.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), default=Path(".miniature/pack"), show_default=True,

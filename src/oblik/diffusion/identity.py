@@ -1,6 +1,7 @@
 """The identity adapter of a pack: a face vector, read as the embedding of a word.
 
-In: the adapter's file and unit face vectors of one person, from the face stack that it was trained with. Out: the word's embedding, or None where the pack has no adapter or another stack measured the faces.
+In: the adapter's file and unit face vectors of one person, from the face stack that it was trained with. Out:
+the word's embedding, or None where there is no adapter or another stack measured the faces.
 Knows nothing of photos. The idea is that of E4T and PhotoMaker: a face names itself.
 
 N photos, D face vector, E embedding width.

@@ -1,4 +1,4 @@
-"""An identity adapter of one's own for a pack: from a folder of many people's photos, or from rendered people.
+"""An identity adapter of one's own for a pack, from a folder of many people's photos or from rendered people.
 
 In: a folder whose sub-folders are people (they agreed to it), or how many people to render; an open pack, the
 one face stack. Out: ``$OBLIK_HOME/adapters/<pack>/identity/projector.safetensors`` with its manifest, which
@@ -142,7 +142,7 @@ def portraits_of(seen: Iterator[Seen], stack: FaceStack, side_px: int) -> tuple[
     useful = [pictures for pictures in by_person.values() if len(pictures) > 1]
     if len(useful) < FEWEST_PEOPLE:
         raise InvalidInput(
-            f"{len(useful)} people with two photos of a face each; {FEWEST_PEOPLE} at least, hundreds for use",
+            f"{len(useful)} people with two photos of a face; {FEWEST_PEOPLE} at least, hundreds for use",
             hint="one sub-folder for each person, with two photos or more",
         )
     return [

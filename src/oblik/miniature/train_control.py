@@ -91,8 +91,8 @@ class Hints:
 
 
 def new_controlnet(transformer: QwenImageTransformer2DModel, layers: int = 1) -> QwenImageControlNetModel:
-    """The transformer's first blocks; what they say passes through layers of zeros. A hint is an image like any
-    other in the same latents, so the layer that reads it starts as the one that reads images."""
+    """The transformer's first blocks; what they say passes through layers of zeros. A hint is an image in the
+    same latents, so the layer that reads it starts as the one that reads images."""
     config = transformer.config
     net = QwenImageControlNetModel(
         patch_size=config.patch_size,

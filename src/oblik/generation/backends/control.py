@@ -106,7 +106,7 @@ class Control:
         """Give the family's pipeline the net, unless it has it from the last run."""
         if origin(family.pipeline) == self._folder:
             return
-        part(family)
+        leave(family)
         plain = family.pipeline
         form = FORMS[type(plain).__name__]
         try:
@@ -142,7 +142,7 @@ def origin(pipeline: Any) -> Path | None:
     return None if net is None else Path(net.config._name_or_path)
 
 
-def part(family: Family) -> None:
+def leave(family: Family) -> None:
     """Make the family's pipeline the plain one again; the net is dropped."""
     pipeline = family.pipeline
     if origin(pipeline) is None:
@@ -160,7 +160,7 @@ def room_beside(
     device: torch.device,
     total: Callable[[torch.device], Any] = torch.cuda.get_device_properties,
 ) -> int | None:
-    """What a memory plan may use beside the plan's ControlNet, whose file is as large in memory as on disk."""
+    """What a memory plan may use beside the plan's ControlNet, as large in memory as on disk."""
     folder = net_folder(plan.controls[0].kind, pack) if plan.controls else None
     if folder is None or (vram_bytes is None and device.type != "cuda"):
         return vram_bytes

@@ -33,7 +33,7 @@ from oblik.diffusion.memory import with_replanning
 from oblik.diffusion.offload import move
 from oblik.errors import BackendUnavailable, OutOfMemory
 from oblik.generation.adapters import Sight
-from oblik.generation.backends.control import Control, part, room_beside
+from oblik.generation.backends.control import Control, leave, room_beside
 from oblik.generation.backends.references import References
 from oblik.generation.engine import GRID, chunks, picture_name, refuse_flawed
 from oblik.generation.plan import Plan
@@ -106,7 +106,8 @@ class DiffusersEngine:
             shape = {"rank": lora.rank, "mlp_lora": bool(set(lora.targets) & set(MLP_TARGETS))}
         return plan_for(
             pack, device=self._device, vram_bytes=room_beside(plan, pack, self._vram_bytes, self._device),
-            dtype=plan.dtype, purpose="generate", width_px=plan.width_px, height_px=plan.height_px, batch=plan.batch, **shape,
+            dtype=plan.dtype, purpose="generate", width_px=plan.width_px, height_px=plan.height_px,
+            batch=plan.batch, **shape,
         )  # fmt: skip
 
     def _run(
@@ -160,7 +161,7 @@ class DiffusersEngine:
         if held.control:
             held.control.join(family, dtype, self._device)
         else:
-            part(family)
+            leave(family)
         if held.choice and held.choice.baked_modulation and dtype != torch.bfloat16:
             times, rows = self._times(family, plan, dtype), min(plan.batch, len(plan.seeds))
             modulation.ensure(family.network, times, rows=rows, device=self._device)

@@ -118,7 +118,8 @@ class _Run:
                 progress.check_cancelled()
         return losses
 
-    def _step(self, step: int) -> float:
+    def backward(self, step: int) -> float:
+        """The loss of a step; its gradients stay in the net. What is drawn is a function of the step."""
         config, lessons, device = self.config, self.lessons, self.family.device
         rng = np.random.default_rng([config.seed, step])
         noise = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
@@ -144,14 +145,19 @@ class _Run:
             total += float(loss.detach())
         if not np.isfinite(total):
             raise TrainingDiverged(
-                f"the loss of step {step + 1} is no number", hint="oblik adapter train --learning-rate 1e-4"
+                f"the loss of step {step + 1} is no number",
+                hint="oblik adapter train --restart --learning-rate 1e-4",
             )
+        return total
+
+    def _step(self, step: int) -> float:
+        config, loss = self.config, self.backward(step)
         nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         rate = config.learning_rate * min(1.0, (step + 1) / 20) * (1 - step / config.steps)
         self.optimiser.param_groups[0]["lr"] = rate
         self.optimiser.step()
         self.optimiser.zero_grad()
-        return total
+        return loss
 
     def _save(self, checkpoint: Path, key: str, done: int, losses: dict[int, float]) -> None:
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
