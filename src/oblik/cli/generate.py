@@ -107,11 +107,12 @@ def command(
     if count or seed is not None:
         first = 1 if seed is None else seed
         seeds = tuple(range(first, first + (count or 1)))
+    follow = _wish({"pose": pose, "depth": depth, "given": given}, control_scale)
     note(studio.caution(settings, slug))
     made = studio.generate(
         settings, prompt, slug, asked={**asked, "seeds": seeds}, lora=not no_lora, token=not no_token,
         style=style, preset=preset, mode=mode, auto=not no_auto, max_rung=max_rung,
-        control=_wish({"pose": pose, "depth": depth, "given": given}, control_scale),
+        control=follow,
         progress=RichProgress(), say=click.echo,
     )  # fmt: skip
     record = made.record
