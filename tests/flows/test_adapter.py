@@ -38,7 +38,7 @@ from oblik.training.adapter import WORD, AdapterConfig, Portrait
 from oblik.training.backends import projector
 
 NOW = datetime(2026, 1, 2, tzinfo=timezone.utc)
-CONFIG = AdapterConfig(steps=12, batch=6, checkpoint_every=4, learning_rate=3e-3)
+CONFIG = AdapterConfig(steps=9, batch=4, checkpoint_every=3, learning_rate=3e-3)
 SITTERS = (0, 1, 2)
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -105,7 +105,7 @@ def test_training_makes_the_faces_likelier(folder: Path, stack: FaceStack, home:
     losses = run.go(home.root / "adapter.pt", "key", SilentProgress())
     after = np.mean([run.backward(step) for step in range(100, 103)])
     assert after < before
-    assert list(losses) == [4, 8, 12]
+    assert list(losses) == [3, 6, 9]
     assert not torch.equal(first, read_weights(run))
     frozen = [*family.network.parameters(), *pipeline.text_encoder.parameters()]
     assert all(each.grad is None for each in frozen)
@@ -135,7 +135,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights_and_rung_one_reads_them(
     whole, broken = Home(tmp_path / "whole"), Home(tmp_path / "broken")
     train(whole, stack, order)
     with pytest.raises(JobCancelled):
-        train(broken, stack, order, StopsAfter(11 + 9 + 6))  # reads 11 files, encodes 9, does 6 steps
+        train(broken, stack, order, StopsAfter(11 + 9 + 5))  # reads 11 files, encodes 9, does 5 steps
     assert not open_pack("miniature", broken).find(str(FILE)).is_relative_to(broken.root)
     with pytest.raises(InvalidInput, match="other settings"):
         train(broken, stack, AdapterOrder(folder, config=CONFIG.model_copy(update={"seed": 1})))

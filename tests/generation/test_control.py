@@ -23,6 +23,8 @@ from oblik.generation.control import (
     pose_from,
     pose_image,
 )
+from oblik.generation.ladder import Heights, larger, on_face
+from oblik.generation.plan import Control, Plan, Reference
 from oblik.packs.manifest import OpenPack, Pack
 
 MARKS = np.array([[40, 50], [88, 52], [70, 78], [48, 100], [84, 102]], np.float32)
@@ -93,3 +95,12 @@ def test_depth_that_cannot_be_read_names_what_does_instead(tmp_path: Path) -> No
     with pytest.raises(BackendUnavailable, match="depth") as refused:
         open_depth(pack_of(tmp_path))
     assert "--control" in refused.value.hint
+
+
+def test_every_rung_keeps_the_control() -> None:
+    control = Control(kind="pose", image="controls/a.png")
+    plan = Plan(pack="p", persona="sitter", prompt="photo of a woman", seeds=(1,), controls=(control,))
+    manifest = Pack(name="p", version="1", family="qwen_image", native_size_px=128, side_multiple_px=16)
+    raised = larger(on_face(plan, (Reference(image="a.png"),)), Heights(), manifest)
+    assert raised.controls == (control,)
+    assert raised.references

@@ -117,7 +117,7 @@ def test_pictures_follow_the_image_alone_and_leave_no_trace(
     tmp_path: Path, engine: DiffusersEngine, loud: OpenPack
 ) -> None:
     plans = [plan_of(), plan_of(POSE), plan_of(OTHER), plan_of(POSE, batch=1, seeds=(2, 1)), plan_of()]
-    plain, posed, other, singly, again = (
+    plain, posed, other, _, again = (
         run(engine, loud, plan, tmp_path / str(place)) for place, plan in enumerate(plans)
     )
     assert len({*bytes_of(plain), *bytes_of(posed), *bytes_of(other)}) == 6
