@@ -30,6 +30,7 @@ COMMANDS = {
     "gallery": "List, open, export and delete the pictures of a persona.",
     "restore": "Restore faces of a BATCH a little, where they passed the likeness check.",
     "likeness": "Calibrate the threshold and measure how alike pictures are.",
+    "adapter": "Train the identity adapter of a base model; list and remove those that were.",
     "replay": "Run a record.json again, exactly as it ran.",
     "report": "Report a day: likeness, mode switches, failures, acceptance.",
     "audit": "Show and verify the log of what was done with whom.",

@@ -29,11 +29,12 @@ class Reference(BaseModel):
 
 
 class Control(BaseModel):
-    """A control image (pose or depth) and its strength."""
+    """A control image and its strength. ``image`` is a path inside the folder of the plan's persona; the kind
+    ``given`` is whatever the pack's ControlNet reads."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["pose", "depth"]
+    kind: Literal["pose", "depth", "given"]
     image: str
     weight: float = Field(0.8, ge=0, le=2)
 

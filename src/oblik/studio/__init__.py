@@ -6,6 +6,7 @@ requests or pages.
 """
 
 from oblik.studio.acceptance import Accepted, accept, gather_impostors, usual_mode
+from oblik.studio.adapters import list_adapters, remove_adapter, train_adapter
 from oblik.studio.datasets import (
     BuiltDataset,
     DatasetWishes,
@@ -127,6 +128,7 @@ __all__ = [
     "home_of",
     "import_persona",
     "install_lora",
+    "list_adapters",
     "list_datasets",
     "list_gallery",
     "list_loras",
@@ -143,6 +145,7 @@ __all__ = [
     "plan_memory",
     "pull_pack",
     "read_audit",
+    "remove_adapter",
     "remove_pack",
     "remove_scene",
     "replay",
@@ -161,6 +164,7 @@ __all__ = [
     "show_preset",
     "smoke",
     "train",
+    "train_adapter",
     "undo_decisions",
     "uninstall_loras",
     "use_lora",

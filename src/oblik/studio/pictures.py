@@ -95,6 +95,7 @@ def generate(
     mode: str | None = None,
     auto: bool = False,
     max_rung: int | None = None,
+    control: tuple[str, Path, float] | None = None,
     progress: Progress | None = None,
     say: Callable[[str], object] | None = None,
 ) -> Generated:
@@ -103,9 +104,11 @@ def generate(
     ``mode`` is "fast" or "reliable" (default: the preset's, without one what the LoRA's test calls for;
     strangers are always fast). With ``auto``
     they are measured, and rungs up to ``max_rung`` climbed while they fall short; ``say`` is told each score.
+    ``control`` is what they follow, on every rung: "pose", "depth" or "given", a file, how closely.
     """
     from functools import partial
 
+    from oblik.flows.control import Wish, controlled
     from oblik.flows.generate import Order, plan_order
     from oblik.flows.reliable import Climbing, generate_in_mode, silent
     from oblik.generation.heat import HeatGuard, open_thermometer
@@ -126,6 +129,10 @@ def generate(
         presets = home.root / "presets"
         chosen = find_preset(preset or mode or "fast", presets)
         plan = plan_order(order, persona, chosen, pack, home, others)
+        if control:
+            plan = controlled(
+                plan, Wish(*control), home=home, pack=pack, stack=lambda: face_stack_of(pack, settings)
+            )
         heights = find_preset("reliable", presets).ladder.get(pack.manifest.family, Heights())
         guard = HeatGuard(open_thermometer(device=settings.device))
         engine = engine_of(settings, pack, rest=partial(guard.rest, pause_s=chosen.pace.pause_s))

@@ -28,9 +28,10 @@ from oblik.diffusion.device import few_threads, free_memory, free_vram, is_small
 from oblik.diffusion.families.family import FAMILIES, Family, Text, family_of
 from oblik.errors import BackendUnavailable, OutOfMemory
 from oblik.generation.adapters import Sight
+from oblik.generation.backends.control import Control
 from oblik.generation.backends.holding import Held, Holding, Vram
 from oblik.generation.backends.passes import Way, at_once, stills
-from oblik.generation.backends.references import References
+from oblik.generation.backends.references import Paint, References
 from oblik.generation.backends.shortage import Fit, fitting, is_shortage, smaller
 from oblik.generation.backends.tuning import forget
 from oblik.generation.degrade import Stage
@@ -116,6 +117,7 @@ class DiffusersEngine(Holding):
     ) -> Record:  # fmt: skip
         seconds: dict[str, float] = {}
         held = held._replace(references=References.of(plan, pack, self._sight))
+        held = held._replace(control=Control.of(plan, pack, self._sight))
         free_bytes = free_vram(self._device)
         with _timed(seconds, "load"):
             family = self._family(plan, pack, artifact, held)
@@ -126,6 +128,8 @@ class DiffusersEngine(Holding):
             words = self._words(family, plan, held)
         if held.references:
             held.references.begin(record)
+        if held.control:
+            held.control.begin(record)
         images: list[Image.Image] = []
         try:
             runs = 2 if held.references else 1
@@ -156,7 +160,9 @@ class DiffusersEngine(Holding):
 
         way = self._way(family, plan, held.choice)
         with _timed(record.seconds, "denoise"), few_threads(family.network):
-            paint = partial(_denoise, family, plan, seeds, way=way)
+            paint: Paint = partial(_denoise, family, plan, seeds, way=way)
+            if held.control:
+                paint = held.control.beside(paint, family, len(seeds))
             if held.references:
                 paint = partial(held.references.paint, paint, family.pipeline, seeds)
             pixels_BHW3 = paint(words, each_step)
@@ -274,7 +280,6 @@ def _new_record(
 def _refuse_unknown(plan: Plan) -> None:
     """What a plan may ask for and this engine cannot do yet is said, never skipped."""
     asked = {
-        "controls": plan.controls,
         "edit": plan.edit,
     }
     for name, wanted in asked.items():

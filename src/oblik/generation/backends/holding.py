@@ -19,6 +19,7 @@ from oblik.diffusion.families.family import Family, Text, open_family
 from oblik.diffusion.load import RAM, encoders_of, loading, open_pipeline, plan_for, settle
 from oblik.diffusion.memory import RESERVE_BYTES
 from oblik.diffusion.offload import move
+from oblik.generation.backends.control import Control, leave, room_beside
 from oblik.generation.backends.passes import Way
 from oblik.generation.backends.references import References
 from oblik.generation.backends.tuning import compile_blocks, tune
@@ -44,6 +45,7 @@ class Held(NamedTuple):
     steps: tuple[Step, ...] = ()
     asked: Plan | None = None
     references: References | None = None
+    control: Control | None = None
 
     @property
     def choice(self) -> Configuration | None:
@@ -68,6 +70,7 @@ class Holding:
             shape = {"rank": lora.rank, "mlp_lora": bool(set(lora.targets) & set(MLP_TARGETS))}
         vram = self._vram_bytes
         vram = vram() if callable(vram) else vram or usable_vram(self._device, RESERVE_BYTES)
+        vram = room_beside(plan, pack, vram, self._device)
         return plan_for(
             pack, device=self._device, vram_bytes=vram, dtype=plan.dtype, purpose="generate",
             width_px=plan.width_px, height_px=plan.height_px, batch=plan.batch, **shape,
@@ -93,6 +96,10 @@ class Holding:
                 compile_blocks(opened.network)
             self._open = (key, opened)
         family = self._open[1]
+        if held.control:
+            held.control.join(family, dtype, self._device)
+        else:
+            leave(family)
         tune(family, plan)
         if held.choice and held.choice.baked_modulation and dtype != torch.bfloat16:
             times, rows = self._times(family, plan, dtype), self._rows(plan)
