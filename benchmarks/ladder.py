@@ -22,12 +22,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from likeness import SEEDS as PEOPLE
 from oblik import studio
 from oblik.likeness.intervals import Interval, mean_interval, rate
 from oblik.progress import RichProgress, SilentProgress
 from oblik.settings import Settings
 
+PEOPLE = tuple(range(910_001, 910_013))
 PROMPT = "smiling, three-quarter view, head and shoulders, in a park, daylight"
 SEEDS = (1, 2, 3, 4)
 RUNGS = (0, 1, 2, 3)
@@ -82,14 +82,16 @@ def main() -> int:
 
 def measure(seed: int, out: Path) -> Row:
     """Every rung for one person."""
-    result = studio.run_demo(Settings.load(), out / str(seed), seed=seed, progress=RichProgress())
-    settings, slug = Settings(home=result.home), result.persona
-    likeness, threshold = [], 0.0
+    settings = Settings(home=out / str(seed) / "home")
+    if not any(settings.home.glob("personas/*/loras/v*/manifest.json")):
+        studio.run_demo(Settings.load(), out / str(seed), seed=seed, progress=RichProgress())
+    (persona,) = studio.list_personas(settings)
+    slug, likeness, threshold = persona.slug, [], 0.0
     for rung in RUNGS:
-        mode = {"mode": "reliable", "max_rung": rung} if rung else {"mode": "fast"}
         made = studio.generate(
-            settings, PROMPT, slug, asked={"seeds": SEEDS}, progress=SilentProgress(), **mode
-        )
+            settings, PROMPT, slug, asked={"seeds": SEEDS}, mode="reliable" if rung else "fast",
+            max_rung=rung or None, progress=SilentProgress(),
+        )  # fmt: skip
         report = studio.measure_likeness(settings, made.folder, slug).report
         likeness.append(float(np.mean([score.centroid or 0.0 for score in report.scores])))
         threshold = report.calibration.threshold
