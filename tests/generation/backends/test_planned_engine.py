@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from oblik.diffusion.modulation import is_baked
-from oblik.errors import OutOfMemory
+from oblik.errors import JobCancelled, OutOfMemory
 from oblik.generation.backends.diffusers_engine import DiffusersEngine
 from oblik.generation.backends.shortage import fitting
 from oblik.generation.plan import Plan
@@ -184,6 +184,19 @@ def test_after_running_out_the_next_pictures_are_those_of_a_fresh_engine(
     cached = {"cache_threshold": 0.5, "seeds": (8, 9, 10, 11)}
     assert len(run(engine, pack, tmp_path / "short", **cached).pictures) == 4
     assert bytes_of(run(engine, pack, tmp_path / "after")) == bytes_of(plain)
+
+
+def test_what_an_attempt_had_finished_is_not_left_beside_the_next_ones(
+    pack: OpenPack, tmp_path: Path
+) -> None:
+    """The first had two of four pictures; the second is stopped before it has any."""
+    checks = iter(range(100))
+    stopped = SilentProgress(lambda: next(checks) >= 2)
+    plan = PLAN.model_copy(update={"seeds": (8, 9, 10, 11)})
+    where: dict[str, Any] = {"pack": pack, "artifact": None, "out_dir": tmp_path, "now": NOW}
+    with pytest.raises(JobCancelled):
+        Engine(None, "denoise", skip=5).run(plan, **where, progress=stopped)
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
