@@ -121,7 +121,8 @@ class Counting:
 
     def __call__(self, *asked: Any) -> Any:
         pipeline = open_tiny(*asked)
-        pipeline.vae.encoder.register_forward_hook(lambda *_: self._count("pictures"))
+        middle = pipeline.vae.encoder.mid_block.attentions[0]
+        middle.to_qkv.register_forward_hook(lambda *_: self._count("pictures"))
         pipeline.text_encoder.register_forward_hook(lambda *_: self._count("texts"))
         return pipeline
 
