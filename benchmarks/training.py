@@ -13,8 +13,9 @@ The script runs twice. "diffusers" is the command of its README: one prompt, enc
 VAE encodes anew at every step. Its flags here are the model, the photos, the prompt, --resolution,
 --train_batch_size, --max_train_steps, --rank, --lora_alpha, --lora_layers, --learning_rate, --lr_scheduler,
 --lr_warmup_steps, --mixed_precision=no, --seed, --skip_final_inference, --checkpointing_steps (none is
-written), --report_to. "diffusers, cached" adds --cache_latents, its most favourable flag. Oblik always caches;
-the goals are asked of both programs as their users run them, the ratios to the cached row printed beside.
+written), --report_to. "diffusers, cached" adds --cache_latents, its most favourable flag. Oblik always
+caches; the goals are asked of both programs as their users run them, and the ratios to the cached row are
+printed beside.
 
 The script is not part of this repository: take it from diffusers, of the version that is installed. It needs
 torchvision, which may lie in ``--peer-path``; beside a CPU build of PyTorch its compiled operators can't

@@ -38,6 +38,18 @@ def test_loss_and_gradients_are_those_of_the_whole_batch(net: nn.Module, count: 
     assert unused.grad is None
 
 
+def test_gradients_can_go_to_what_was_computed_before(net: nn.Module) -> None:
+    x = torch.randn(5, 6)
+    leaf, expected = x.clone().requires_grad_(), x.clone().requires_grad_()
+    net(expected).square().mean().backward()
+    net.zero_grad()
+    halves = Halves(list(net.parameters()), torch.device("cpu"))
+    halves.backward(lambda part: net(leaf[part]), 5, lambda y: y.square().mean(), [leaf])
+    assert leaf.grad is not None and expected.grad is not None
+    assert torch.allclose(leaf.grad, expected.grad, atol=1e-6)
+    assert all(parameter.grad is None for parameter in net.parameters())
+
+
 def test_without_gradients_the_rows_keep_their_order(net: nn.Module) -> None:
     x = torch.randn(7, 6)
     found = Halves([], torch.device("cpu")).compute(lambda part: net(x[part]), 7)

@@ -21,7 +21,7 @@ class LeanLora(Linear):  # type: ignore[misc]
     def forward(self, x: Tensor, *args: Any, gelu: bool = False, **words: Any) -> Tensor:
         """The layer on x, or on GELU(x)."""
         names = [name for name in self.active_adapters if name in self.lora_A]
-        if not (len(names) == 1 and self._is_plain(x, names[0])):
+        if args or words or len(names) != 1 or not self._is_plain(x, names[0]):
             out: Tensor = super().forward(_bent(x) if gelu else x, *args, **words)
             return out
         name, base = names[0], self.base_layer
