@@ -70,13 +70,13 @@ def main() -> int:
         print(f"rung {rung} gains {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]")
     print(f"at or above the threshold: {fast} of {len(rows)} fast, {climbed} of {len(rows)} after the ladder")
     print(f"hard conditions, TPR at FMR 1 %: {tpr.value:.3f} [{tpr.low:.3f}, {tpr.high:.3f}]")
-    figures = {
+    found = {
         "people": len(rows), "fast": fast, "climbed": climbed,
         "gains": [gain.model_dump() for gain in gains], "tpr": tpr.model_dump(),
         "rows": [asdict(row) for row in rows],
     }  # fmt: skip
     goals = {"rung 1 gains": gains[0].value > 0, "beyond chance": gains[0].low > 0}
-    print(json.dumps({"name": "ladder", "figures": figures, "goals": goals, "ok": all(goals.values())}))
+    print(json.dumps({"name": "ladder", "figures": found, "goals": goals, "ok": all(goals.values())}))
     return 0 if all(goals.values()) else 1
 
 
