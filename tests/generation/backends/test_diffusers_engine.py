@@ -125,9 +125,6 @@ def test_a_stopped_run_keeps_what_was_finished(engine: Engine, pack: OpenPack, t
     assert (pixels(tmp_path / "after", "01-seed3.png") == pixels(tmp_path / "stopped", "01-seed3.png")).all()
 
 
-@pytest.mark.parametrize("changes", [{"controls": (Control(kind="pose", image="pose.png"),)}])
-def test_what_it_cannot_do_is_said(
-    engine: Engine, pack: OpenPack, tmp_path: Path, changes: dict[str, Any]
-) -> None:
-    with pytest.raises(BackendUnavailable, match="cannot do"):
-        run(engine, pack, tmp_path, **changes)
+def test_what_a_pack_lacks_is_said(engine: Engine, pack: OpenPack, tmp_path: Path) -> None:
+    with pytest.raises(BackendUnavailable, match="has no controlnet"):
+        run(engine, pack, tmp_path, controls=(Control(kind="pose", image="pose.png"),))

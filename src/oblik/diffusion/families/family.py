@@ -94,6 +94,10 @@ class Family(Protocol):
         """Make ready for training: no weight of the base takes gradients."""
         ...
 
+    def quicken(self) -> None:
+        """Make ready for pictures: what this device computes faster another way is computed that way."""
+        ...
+
     def drop_unread(self) -> None:
         """Drop what neither training nor portraits ever ask of the networks."""
         ...

@@ -25,6 +25,7 @@ from oblik.diffusion.frozen_blocks import use_frozen_blocks
 from oblik.diffusion.live_bytes import text_only
 from oblik.diffusion.modulation import on_grid
 from oblik.diffusion.quantize import load_text_encoder, load_transformer
+from oblik.diffusion.real_rope import use_real_rope
 from oblik.packs.manifest import OpenPack
 from oblik.training.artifact import TEXT_ENCODER, WEIGHTS
 
@@ -69,6 +70,10 @@ class QwenImage:
             part.requires_grad_(False)
         if self.device.type == "cpu":
             use_frozen_blocks(self.network)
+
+    def quicken(self) -> None:
+        if self.device.type == "cpu":
+            use_real_rope(self.network)
 
     def drop_unread(self) -> None:
         text_only(self.pipeline.text_encoder)

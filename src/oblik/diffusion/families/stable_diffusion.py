@@ -99,6 +99,9 @@ class StableDiffusion:
         for part in (self.network, self.pipeline.vae, *self.encoders.values()):
             part.requires_grad_(False)
 
+    def quicken(self) -> None:
+        """Nothing."""
+
     def drop_unread(self) -> None:
         """Nothing."""
 

@@ -15,7 +15,7 @@ import torch
 
 from oblik.diffusion import modulation
 from oblik.diffusion.device import free_memory, is_small, pick_device, usable_vram
-from oblik.diffusion.families.family import Family, Text, open_family
+from oblik.diffusion.families.family import Family, Text, family_of
 from oblik.diffusion.load import RAM, encoders_of, loading, open_pipeline, plan_for, settle
 from oblik.diffusion.memory import RESERVE_BYTES
 from oblik.diffusion.offload import move
@@ -87,9 +87,10 @@ class Holding:
             free_memory()
             if held.choice is None:
                 pipeline = open_pipeline(pack, artifact, dtype=dtype, device=self._device)
-                opened = open_family(pack.manifest.family, pipeline)
+                opened: Family = family_of(pack.manifest.family)(pipeline)
             else:
                 opened = self._open_by(held.choice, plan, pack, artifact, dtype)
+            opened.quicken()
             opened.pipeline.set_progress_bar_config(disable=True)
             opened.pipeline.vae.enable_slicing()  # a picture's bytes do not depend on its batch's size
             if plan.compiled:
@@ -114,7 +115,7 @@ class Holding:
         """The pipeline as a plan holds it; its text encoders are set aside, in RAM unless they stay."""
         place, packing = loading(choice, self._device)
         opened = open_pipeline(pack, artifact, dtype=dtype, device=place, **packing)
-        family = open_family(pack.manifest.family, opened)
+        family: Family = family_of(pack.manifest.family)(opened)
         times, rows = None, self._rows(plan)
         if choice.baked_modulation and dtype == torch.bfloat16:
             times, rows = modulation.every_bfloat16(), self._rows(plan, choice.batch)
