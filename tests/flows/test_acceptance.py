@@ -65,6 +65,12 @@ def test_twelve_conditions_are_tested_and_kept_with_the_artifact(world: World) -
     for name in ("acceptance.png", "acceptance/pairs.png"):
         with Image.open(folder / name) as image:
             assert min(image.size) > 600
+    short = found.model_copy(update={"profile": "reliable", "line": "TPR 50.0 %"})
+    (folder / "acceptance.json").write_text(short.model_dump_json())
+    assert usual_mode(folder.parent) == ("reliable", "the test of LoRA v001 found TPR 50.0 %")
+    world.artifact("v002")
+    assert usual_mode(folder.parent) == ("fast", ""), "v002 is in use, and untested is not short"
+    assert usual_mode(folder.parent, "v001")[0] == "reliable"
 
 
 def test_two_hundred_images_make_a_claim(world: World) -> None:
@@ -126,15 +132,3 @@ def test_prompts_are_photographs_in_ten_conditions_and_more() -> None:
     assert len(set(CONDITIONS.values())) == len(CONDITIONS)
     for prompt in CONDITIONS.values():
         refuse_style_words(prompt)
-
-
-def test_a_lora_that_falls_short_makes_the_reliable_mode_the_usual_one(world: World) -> None:
-    world.dataset(24)
-    loras = world.artifact().parent
-    world.artifact("v002")
-    assert usual_mode(loras) == ("fast", ""), "untested is not short"
-    found = run(world, "v001")
-    short = found.model_copy(update={"profile": "reliable", "line": "TPR 50.0 %"})
-    (loras / "v001" / "acceptance.json").write_text(short.model_dump_json())
-    assert usual_mode(loras) == ("fast", ""), "v002 is in use"
-    assert usual_mode(loras, "v001") == ("reliable", "the test of LoRA v001 found TPR 50.0 %")

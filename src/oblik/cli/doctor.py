@@ -44,6 +44,8 @@ EXTRAS = {
     "dlib": (("dlib",), "face stack for real photographs"),
     "quantised": (("torchao",), "weights packed as they are read"),
     "gpu": (("bitsandbytes", "nvidia-ml-py"), "NF4 weights and temperature of an NVIDIA GPU"),
+    "c2pa": (("c2pa-python", "cryptography"), "signed content credentials in pictures"),
+    "restore": (("spandrel", "spandrel-extra-arches"), "GFPGAN and CodeFormer for `oblik restore`"),
 }
 MARKS = {"ok": "[green]ok[/green]", "note": "[yellow]note[/yellow]", "missing": "[red]missing[/red]"}
 
