@@ -50,6 +50,7 @@ class Side:
     def __init__(self, name: str, steps: int) -> None:
         words = [sys.executable, str(Path(__file__).resolve()), "--side", name, str(steps)]
         environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
+        environment.pop("OMP_NUM_THREADS", None)  # all cores, as diffusers takes them by itself
         self.process = subprocess.Popen(
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
         )
