@@ -162,7 +162,7 @@ def test_the_bundled_net_puts_the_face_where_the_pose_says(
 ) -> None:
     stack, noses = open_stack("onnx", folder=MINI.faces_folder), []
     for place, shift_px in enumerate((-8, 8)):
-        asked = MARKS * 0.8 + np.float32([14 + shift_px, 6])
+        asked = np.asarray(MARKS * 0.8 + [14 + shift_px, 6], np.float32)
         pose_image(asked, 128, 128).save(personas / "sitter" / "asked.png")
         control = POSE.model_copy(update={"image": "asked.png"})
         record = run(engine, MINI, plan_of(control, steps=8), tmp_path / str(place))

@@ -34,7 +34,7 @@ from oblik.diffusion.offload import move
 from oblik.errors import BackendUnavailable, OutOfMemory
 from oblik.generation.adapters import Sight
 from oblik.generation.backends.control import Control, leave, room_beside
-from oblik.generation.backends.references import References
+from oblik.generation.backends.references import Paint, References
 from oblik.generation.engine import GRID, chunks, picture_name, refuse_flawed
 from oblik.generation.plan import Plan
 from oblik.generation.record import Picture, Record, Step, write_record
@@ -240,7 +240,7 @@ class DiffusersEngine:
             return tensors
 
         with _timed(record.seconds, "denoise"), few_threads(family.network):
-            paint = partial(_denoise, family, plan, seeds)
+            paint: Paint = partial(_denoise, family, plan, seeds)
             if held.control:
                 paint = held.control.beside(paint, family, len(seeds))
             if held.references:
