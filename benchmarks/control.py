@@ -137,7 +137,7 @@ def paint(pipeline: Any, stack: Any, photos: list[Rendering], kind: str, scale: 
 
 def line(name: str, run: Found, photos: list[Rendering], plain: Found | None = None) -> dict[str, Any]:
     """Figures of one run, printed."""
-    found = [each for each in zip(run.landmarks, photos, strict=True) if each[0] is not None]
+    found = [(marks, photo) for marks, photo in zip(run.landmarks, photos, strict=True) if marks is not None]
     distance = [distance_px(marks, photo) for marks, photo in found]
     turns = [abs(turn(marks) - turn(photo.landmarks)) for marks, photo in found]
     figures: dict[str, Any] = {

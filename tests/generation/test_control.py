@@ -45,7 +45,7 @@ def test_each_landmark_has_its_own_colour_where_it_lies() -> None:
 
 
 def test_the_pose_of_a_wide_photo_keeps_its_place_in_a_square_picture() -> None:
-    face = Face(box=(0, 0, 1, 1), landmarks=MARKS + np.float32([200, 0]), score=1.0)
+    face = Face(box=(0, 0, 1, 1), landmarks=MARKS + np.array([200, 0], np.float32), score=1.0)
     photo = Image.new("RGB", (400, 144))
     drawn = np.asarray(pose_from(face, photo, (288, 288)))
     nose = np.argwhere((drawn == NOSE).all(-1)).mean(0)

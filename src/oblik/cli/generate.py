@@ -7,6 +7,7 @@ Knows nothing of tensors.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,6 +15,9 @@ from oblik import studio
 from oblik.cli import note
 from oblik.progress import RichProgress
 from oblik.settings import Settings
+
+if TYPE_CHECKING:
+    from oblik.generation.control import Kind
 
 MOST_PICTURES = 1000
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -142,7 +146,7 @@ def command(
         click.echo("next: oblik likeness")
 
 
-def _wish(files: dict[str, Path | None], scale: float) -> tuple[str, Path, float] | None:
+def _wish(files: dict[Kind, Path | None], scale: float) -> tuple[Kind, Path, float] | None:
     """What pictures are to follow: one of the three, or nothing."""
     asked = {kind: file for kind, file in files.items() if file is not None}
     if len(asked) > 1:

@@ -24,13 +24,14 @@ from oblik.datasets.captions import caption
 from oblik.errors import BackendUnavailable, InvalidInput, NotFound, PackBroken
 from oblik.faces.stack import FaceStack
 from oblik.generation.adapters import KINDS, best_face
+from oblik.generation.plan import AdapterName
 from oblik.packs.manifest import OpenPack
 from oblik.paths import Home, atomic_write, private_dir, sha256_file
 from oblik.photos.intake import identify, list_files, take
 from oblik.progress import Progress
 from oblik.training.adapter import MANIFEST, WORD, AdapterConfig, AdapterManifest, Portrait
 
-NAME = "identity-tokens"
+NAME: AdapterName = "identity-tokens"
 IDENTITY = ("age", "skin", "hair", "hair_style", "hair_color", "beard")
 """What the word must say; captions of rendered people leave it out."""
 FEWEST_PEOPLE, SHOTS = 2, 6

@@ -220,7 +220,7 @@ def train_control(
         advance(start)
         for step in range(start, recipe.steps):
             loss = _step_loss(net, frozen, painter, captions, hints, recipe, step)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
             for optimiser in optimisers:
                 set_rate(optimiser, cosine(step, recipe.steps, warmup=20))

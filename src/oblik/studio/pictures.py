@@ -17,6 +17,7 @@ from oblik.studio.people import list_personas, show_persona
 if TYPE_CHECKING:
     from oblik.flows.demo import DemoResult
     from oblik.flows.generate import Replay
+    from oblik.generation.control import Kind
     from oblik.generation.record import Record
     from oblik.likeness.findings import LikenessReport
     from oblik.packs.memory_plan import MemoryPlan
@@ -95,7 +96,7 @@ def generate(
     mode: str | None = None,
     auto: bool = False,
     max_rung: int | None = None,
-    control: tuple[str, Path, float] | None = None,
+    control: tuple[Kind, Path, float] | None = None,
     progress: Progress | None = None,
     say: Callable[[str], object] | None = None,
 ) -> Generated:

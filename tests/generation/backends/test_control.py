@@ -157,6 +157,20 @@ def test_rung_one_keeps_the_control_and_changes_only_the_face(
     assert set(records[1].references_sha256) == {"a.png", "photo.png"}
 
 
+def test_the_bundled_net_puts_the_face_where_the_pose_says(
+    tmp_path: Path, engine: DiffusersEngine, personas: Path
+) -> None:
+    stack, noses = open_stack("onnx", folder=MINI.faces_folder), []
+    for place, shift_px in enumerate((-8, 8)):
+        asked = np.asarray(MARKS * 0.8 + [14 + shift_px, 6], np.float32)
+        pose_image(asked, 128, 128).save(personas / "sitter" / "asked.png")
+        control = POSE.model_copy(update={"image": "asked.png"})
+        record = run(engine, MINI, plan_of(control, steps=8), tmp_path / str(place))
+        images = [np.asarray(Image.open(tmp_path / str(place) / each.file)) for each in record.pictures]
+        noses.append([stack.detect(image)[0].landmarks[2, 0] for image in images])
+    assert np.mean(noses[1]) - np.mean(noses[0]) > 8, "16 px were asked for"
+
+
 def test_what_cannot_be_followed_is_refused(tmp_path: Path, engine: DiffusersEngine, loud: OpenPack) -> None:
     manifest = Pack(name="p", version="1", family="qwen_image", native_size_px=128, side_multiple_px=16)
     bare = OpenPack(manifest=manifest, folder=tmp_path)

@@ -14,14 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import diffusers
 import torch
-from diffusers import (
-    ControlNetModel,
-    QwenImageControlNetModel,
-    QwenImageControlNetPipeline,
-    StableDiffusionControlNetPipeline,
-    StableDiffusionXLControlNetPipeline,
-)
 from PIL import Image
 
 from oblik.diffusion.families.family import Family
@@ -40,11 +34,12 @@ DRAW = 0
 
 
 class Form(NamedTuple):
-    """The control form of a pipeline: its class and its net's, what it calls the image, what it is opened
-    with; ``encodes`` where the image goes through the VAE."""
+    """The control form of a pipeline: its class and its net's in diffusers (which imports each when it is
+    first asked for), what it calls the image, what it is opened with; ``encodes`` where the image goes
+    through the VAE."""
 
-    pipeline: Any
-    net: Any
+    pipeline: str
+    net: str
     image: str
     opened_with: dict[str, Any]
     encodes: bool
@@ -52,14 +47,14 @@ class Form(NamedTuple):
 
 FORMS = {
     "QwenImagePipeline": Form(
-        QwenImageControlNetPipeline, QwenImageControlNetModel, "control_image", {}, encodes=True
+        "QwenImageControlNetPipeline", "QwenImageControlNetModel", "control_image", {}, encodes=True
     ),
     "StableDiffusionPipeline": Form(
-        StableDiffusionControlNetPipeline, ControlNetModel, "image", {"requires_safety_checker": False},
+        "StableDiffusionControlNetPipeline", "ControlNetModel", "image", {"requires_safety_checker": False},
         encodes=False,
     ),
     "StableDiffusionXLPipeline": Form(
-        StableDiffusionXLControlNetPipeline, ControlNetModel, "image", {"add_watermarker": False},
+        "StableDiffusionXLControlNetPipeline", "ControlNetModel", "image", {"add_watermarker": False},
         encodes=False,
     ),
 }  # fmt: skip
@@ -110,13 +105,16 @@ class Control:
         plain = family.pipeline
         form = FORMS[type(plain).__name__]
         try:
-            net = form.net.from_pretrained(self._folder, torch_dtype=dtype, local_files_only=True)
+            kind = getattr(diffusers, form.net)
+            net = kind.from_pretrained(self._folder, torch_dtype=dtype, local_files_only=True)
         except (OSError, ValueError) as broken:
             raise PackBroken(
                 f"the ControlNet in {self._folder} cannot be loaded: {broken}", hint="oblik pack verify"
             ) from broken
         net.to(device).requires_grad_(False)
-        family.pipeline = form.pipeline(**plain.components, controlnet=net, **form.opened_with)
+        family.pipeline = getattr(diffusers, form.pipeline)(
+            **plain.components, controlnet=net, **form.opened_with
+        )
         family.pipeline.set_progress_bar_config(disable=True)
         family.pipeline.plain = type(plain)
 

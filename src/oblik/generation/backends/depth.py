@@ -42,7 +42,7 @@ class OnnxDepth:
         height_px, width_px = image_HW3.shape[:2]
         side = (self._fed.side_px, self._fed.side_px)
         small = cv2.resize(image_HW3, side, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-        fed = (small - np.float32(self._fed.mean)) / np.float32(self._fed.std)
+        fed = (small - np.asarray(self._fed.mean, np.float32)) / np.asarray(self._fed.std, np.float32)
         name = self._session.get_inputs()[0].name
         found = np.asarray(self._session.run(None, {name: fed.transpose(2, 0, 1)[None]})[0], np.float32)
         near_HW = cv2.resize(found.reshape(found.shape[-2:]), (width_px, height_px))

@@ -141,7 +141,7 @@ class _Run:
             said = self.family.predict(noisy, time[part], text, lessons.size_px)
             error_BT = squared_error(said, self.family.target(x0[part], eps[part], time[part]))
             loss = weighted_mean(error_BT, weights[part], weights.mean()) * (len(captions) / len(rows))
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             total += float(loss.detach())
         if not np.isfinite(total):
             raise TrainingDiverged(
@@ -185,12 +185,12 @@ def new_projector(dims: int, first_E: Tensor, config: AdapterConfig) -> nn.Seque
     torch.manual_seed(config.seed)
     width = len(first_E)
     hidden = config.hidden or width
-    net = nn.Sequential(nn.Linear(dims, hidden), nn.SiLU(), nn.Linear(hidden, width))
+    first, last = nn.Linear(dims, hidden), nn.Linear(hidden, width)
     with torch.no_grad():
-        net[0].weight.mul_(dims**0.5)  # each number of a unit vector is small
-        net[2].weight.mul_(float(first_E.std()))
-        net[2].bias.copy_(first_E)
-    return net
+        first.weight.mul_(dims**0.5)  # each number of a unit vector is small
+        last.weight.mul_(float(first_E.std()))
+        last.bias.copy_(first_E)
+    return nn.Sequential(first, nn.SiLU(), last)
 
 
 def _lessons(
