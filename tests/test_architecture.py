@@ -16,7 +16,7 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "oblik"
 
-TOP_LEVEL = {"errors", "registry", "paths", "settings", "images", "progress"}
+TOP_LEVEL = {"errors", "registry", "paths", "settings", "images", "labels", "progress"}
 TOP_LEVEL_MAY_IMPORT = {"pydantic", "pydantic_settings", "PIL"}
 # In this order each may import those before it: photos are judged by their faces, a dataset is cut
 # to the sizes of a pack.

@@ -32,7 +32,16 @@ NEEDED_UNSEEN = {
     "scipy": "diffusers' schedulers and imagehash import it",
     "tomli": "pydantic-settings reads TOML with it on Python 3.10",
 }
-OPTIONAL = {"dlib", "bitsandbytes", "nvidia-ml-py", "torchao"}
+OPTIONAL = {
+    "c2pa",
+    "cryptography",
+    "spandrel",
+    "spandrel-extra-arches",
+    "dlib",
+    "bitsandbytes",
+    "nvidia-ml-py",
+    "torchao",
+}
 
 
 def project() -> dict[str, Any]:

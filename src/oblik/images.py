@@ -1,7 +1,8 @@
 """Pictures in and out, with Pillow only.
 
 In: files as phones and cameras write them. Out: upright sRGB images, PNG files without metadata,
-contact sheets, data URIs for self-contained pages. Knows nothing of faces or models.
+contact sheets, data URIs for self-contained pages, which keep a made picture's label (`oblik.labels`). Knows
+nothing of faces or models.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps
 
 from oblik.errors import InvalidInput
+from oblik.labels import Label, labelled_png, read_label, xmp
 from oblik.paths import atomic_write
 
 _HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"}
@@ -83,20 +85,36 @@ def data_uri(
     """A ``data:`` URI for an HTML page: PNG, or JPEG when ``quality`` is given or the file is one.
 
     ``longest_px`` shrinks the picture (never enlarges it). Pixels are encoded anew, so a photo's
-    EXIF and GPS never reach the page.
+    EXIF and GPS never reach the page; the label of a made picture does.
     """
+    label = None
     if isinstance(picture, Path):
+        label = label_of(picture)
         if quality is None and picture.suffix.lower() in (".jpg", ".jpeg"):
             quality = _PAGE_QUALITY
         picture = open_upright(picture)
     if longest_px is not None and max(picture.size) > longest_px:
         picture = ImageOps.contain(picture, (longest_px, longest_px), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    if quality is None:
-        _without_info(picture).save(buffer, format="PNG")
-        return _uri("png", buffer.getvalue())
-    _without_info(picture).convert("RGB").save(buffer, format="JPEG", quality=quality)
-    return _uri("jpeg", buffer.getvalue())
+    if quality is not None:
+        more = {"xmp": xmp(label).encode()} if label else {}
+        _without_info(picture).convert("RGB").save(buffer, format="JPEG", quality=quality, **more)
+        return _uri("jpeg", buffer.getvalue())
+    if label:
+        return _uri("png", labelled_png(picture, label))
+    _without_info(picture).save(buffer, format="PNG")
+    return _uri("png", buffer.getvalue())
+
+
+def label_of(path: Path) -> Label | None:
+    """The label of a picture's file; None when it has none or cannot be read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as opened:
+                return read_label(opened)
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
+        return None
 
 
 def _uri(kind: str, content: bytes) -> str:

@@ -73,6 +73,10 @@ class Home:
         return self.root / "packs"
 
     @property
+    def adapters(self) -> Path:
+        return self.root / "adapters"
+
+    @property
     def logs(self) -> Path:
         return self.root / "logs"
 

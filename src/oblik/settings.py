@@ -72,6 +72,13 @@ class Settings(BaseSettings):
     )
     comfyui_dir: Path | None = Field(None, description="Folder of ComfyUI, for `lora install --to comfyui`.")
 
+    label_prompt: bool = Field(
+        False, description="Write the prompt, and with it the persona's token, into the label of pictures."
+    )
+    content_credentials: bool = Field(
+        False, description="Sign pictures with C2PA content credentials (needs `oblik[c2pa]`)."
+    )
+
     log_days: int = Field(30, ge=30, description="Days that the log is kept, at least 30.")
     log_mib: int = Field(
         256, ge=8, description="Most MiB of the log; days beyond the first 30 go before it grows further."

@@ -44,3 +44,13 @@ def test_a_stranger_has_no_reliable_mode(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 2
     assert "--no-token shows a stranger" in result.output
+
+
+def test_a_picture_follows_one_image(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    words = ["--home", str(tmp_path), "generate", "in a park"]
+    controls = [f"--pose={tmp_path / 'a.png'}", f"--control={tmp_path / 'a.png'}"]
+    result = CliRunner().invoke(main, [*words, *controls])
+    assert result.exit_code == 2
+    assert "exclude each other" in result.output
+    assert "does not exist" in CliRunner().invoke(main, [*words, "--depth", str(tmp_path / "b.png")]).output

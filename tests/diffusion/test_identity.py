@@ -25,7 +25,7 @@ def projector(tmp_path: Path) -> torch.nn.Sequential:
 
 
 def test_the_name_is_the_projection_of_the_mean_face(tmp_path: Path, projector: torch.nn.Sequential) -> None:
-    name = read_name(tmp_path, VECTORS, "faces-1")
+    name = read_name(tmp_path / FILE, VECTORS, "faces-1")
     mean = torch.nn.functional.normalize(torch.from_numpy(VECTORS.mean(0)), dim=0)
     assert name is not None
     assert name.shape == (TEXT_DIM,)
@@ -34,9 +34,9 @@ def test_the_name_is_the_projection_of_the_mean_face(tmp_path: Path, projector: 
 
 @pytest.mark.usefixtures("projector")
 def test_faces_of_another_stack_have_no_name(tmp_path: Path) -> None:
-    assert read_name(tmp_path, VECTORS, "faces-2") is None
-    assert read_name(tmp_path, VECTORS[:0], "faces-1") is None
+    assert read_name(tmp_path / FILE, VECTORS, "faces-2") is None
+    assert read_name(tmp_path / FILE, VECTORS[:0], "faces-1") is None
 
 
 def test_a_pack_without_an_adapter_has_no_names(tmp_path: Path) -> None:
-    assert read_name(tmp_path, VECTORS, "faces-1") is None
+    assert read_name(tmp_path / FILE, VECTORS, "faces-1") is None

@@ -24,8 +24,9 @@ from oblik.faces.stack import Face, Image_HW3, Unit_D
 from oblik.flows.workshop import Workshop
 from oblik.generation.engine import GRID, picture_name
 from oblik.generation.plan import Plan
-from oblik.generation.record import Picture, Record, write_record
+from oblik.generation.record import Record, keep_picture, write_record
 from oblik.images import grid, save_clean_png
+from oblik.labels import PLAIN
 from oblik.likeness.pairs import Impostors
 from oblik.packs.manifest import OpenPack, Pack
 from oblik.paths import Home, atomic_write, private_dir, sha256_file
@@ -108,8 +109,7 @@ class PaintingEngine:
             salt = int(hashlib.sha256(f"{plan.prompt}{seed}".encode()).hexdigest()[:8], 16)
             images.append(painted(SITTER if alike else STRANGER, salt))
             path = out_dir / picture_name(place, seed)
-            save_clean_png(images[-1], path)
-            record.pictures.append(Picture(file=path.name, seed=seed, sha256=sha256_file(path)))
+            record.pictures.append(keep_picture(images[-1], path, seed, plan, PLAIN))
         save_clean_png(grid(images, 4, cell_px=SIDE_PX), out_dir / GRID)
         record.grid = GRID
         write_record(record, out_dir)

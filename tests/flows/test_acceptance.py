@@ -13,7 +13,7 @@ from PIL import Image
 
 from oblik.datasets.captions import refuse_style_words
 from oblik.errors import ConsentError, JobCancelled, NotFound
-from oblik.flows.acceptance import BARE, CONDITIONS, accept, read_acceptance
+from oblik.flows.acceptance import BARE, CONDITIONS, accept, read_acceptance, usual_mode
 from oblik.flows.loras import find
 from oblik.generation.record import read_record
 from oblik.likeness.acceptance import Acceptance
@@ -52,6 +52,7 @@ def test_twelve_conditions_are_tested_and_kept_with_the_artifact(world: World) -
     assert [row.name for row in found.conditions] == list(CONDITIONS)
     assert found.line.endswith("at FMR 1 %: not enough images to claim (12 of 200)")
     assert (found.accepted, found.profile) == (None, "fast")
+    assert usual_mode(folder.parent) == ("fast", "")
     assert found.bleed is not None
     assert (found.bleed.images, found.bleed.passed) == (BARE, True)
     assert len(found.pairs.impostors) >= 1000
@@ -125,3 +126,15 @@ def test_prompts_are_photographs_in_ten_conditions_and_more() -> None:
     assert len(set(CONDITIONS.values())) == len(CONDITIONS)
     for prompt in CONDITIONS.values():
         refuse_style_words(prompt)
+
+
+def test_a_lora_that_falls_short_makes_the_reliable_mode_the_usual_one(world: World) -> None:
+    world.dataset(24)
+    loras = world.artifact().parent
+    world.artifact("v002")
+    assert usual_mode(loras) == ("fast", ""), "untested is not short"
+    found = run(world, "v001")
+    short = found.model_copy(update={"profile": "reliable", "line": "TPR 50.0 %"})
+    (loras / "v001" / "acceptance.json").write_text(short.model_dump_json())
+    assert usual_mode(loras) == ("fast", ""), "v002 is in use"
+    assert usual_mode(loras, "v001") == ("reliable", "the test of LoRA v001 found TPR 50.0 %")

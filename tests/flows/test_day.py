@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from oblik import studio
 from oblik.errors import InvalidInput
 from oblik.flows.acceptance import accept
 from oblik.flows.day import DAYS, gather
@@ -229,3 +230,19 @@ def test_tomorrow_is_refused(home: Home) -> None:
 
     with pytest.raises(InvalidInput, match="has not come"):
         studio.report_day(Settings(home=home.root), date.today() + timedelta(days=1))
+
+
+def test_every_day_that_has_none_yet_gets_its_report(world: World) -> None:
+    settings, today = Settings(home=world.home.root, device="cpu"), studio.now()
+    for back in (0, 1, 5):
+        put(world.home, f"v{back + 1:03d}", [0.6], at=today - timedelta(days=back))
+    early = write_day(gather(world.home, (today - timedelta(days=5)).date()), world.home)[0]
+    five_days_ago = (today - timedelta(days=5)).timestamp()
+    os.utime(early, (five_days_ago, five_days_ago))
+    old = world.home.logs / f"oblik-{(today - timedelta(days=40)).date()}.jsonl"
+    old.parent.mkdir(parents=True, exist_ok=True)
+    old.write_text("")
+    due = [(today - timedelta(days=back)).date() for back in (5, 1)]
+    assert [found.report.day for found in studio.report_due(settings)] == due, "today has not ended"
+    assert not old.exists(), "logs are kept 30 days"
+    assert studio.report_due(settings) == []

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from PIL import Image
 
 from oblik.errors import ConsentError, InvalidInput, NotFound, TokenBroken, TwoPersonas
 from oblik.flows.generate import Order, generate, plan_order, replay
 from oblik.generation.plan import Plan
 from oblik.generation.presets import find_preset
-from oblik.generation.record import Record, read_record
+from oblik.generation.record import Record, Step, read_record
+from oblik.images import save_clean_png
 from oblik.packs.manifest import OpenPack
 from oblik.personas.persona import Scope
 from oblik.progress import SilentProgress
@@ -46,6 +48,7 @@ def test_words_become_pictures_in_the_next_version_of_the_gallery(world: World) 
         "02-seed4.png",
         "grid.png",
         "record.json",
+        "graph.json",
     }
     assert run(world, plan)[1].name == "v002"
 
@@ -76,9 +79,17 @@ def test_parts_can_be_taken_away(world: World) -> None:
     )
     assert (full.lora_scale > 0, full.lora) == (True, "v001")
     assert (weak.lora_scale, weak.lora, weak.prompt) == (0.0, "v001", full.prompt)
-    assert (bare.lora_scale, bare.prompt) == (full.lora_scale, "photo of a woman with red hair, smiling")
+    assert (bare.lora_scale, bare.prompt) == (full.lora_scale, "photo of a woman, smiling")
     assert (nothing.lora, nothing.prompt) == (None, bare.prompt)
     assert full.seeds == weak.seeds == bare.seeds == nothing.seeds
+
+
+def test_a_scene_is_named_in_the_prompt(world: World) -> None:
+    world.artifact()
+    place = world.home.root / "scenes" / "harbour.txt"
+    place.parent.mkdir()
+    place.write_text("at a harbour, daylight\n", encoding="utf-8")
+    assert plan_of(world, Order("smiling, @harbour")).prompt.endswith("smiling, at a harbour, daylight")
 
 
 def test_a_lora_of_another_pack_is_refused(world: World) -> None:
@@ -108,7 +119,7 @@ def test_somebody_elses_lora_does_not_take_this_token(world: World) -> None:
         run(world, plan)
 
 
-def test_a_record_runs_again_to_the_same_bytes(world: World, tmp_path: Path) -> None:
+def test_a_record_runs_again_to_the_same_pixels(world: World, tmp_path: Path) -> None:
     world.artifact()
     record, folder = run(world, plan_of(world, Order("smiling", {"seeds": (1, 2)})))
 
@@ -122,7 +133,23 @@ def test_a_record_runs_again_to_the_same_bytes(world: World, tmp_path: Path) -> 
     assert again("same") == (True, (True, True), ())
     changed = record.model_copy(deep=True)
     changed.libraries["paint"] = "0.9"
-    changed.pictures[1].sha256 = "0" * 64
+    changed.pack_sha256 = "a"
+    changed.steps = [Step(name="memory plan", reason="int8")]
+    changed.pictures[1].pixels_sha256 = "0" * 64
     (folder / "record.json").write_text(changed.model_dump_json(), encoding="utf-8")
-    assert again("other") == (False, (True, False), ("paint 0.9 became 1",))
+    assert again("other") == (
+        False,
+        (True, False),
+        (
+            "paint 0.9 became 1",
+            'pack sha256 "a" became null',
+            'memory plan ["int8"] became []',
+        ),
+    )
     assert read_record(tmp_path / "other").pictures == record.pictures
+    for picture in changed.pictures:  # a record of the time before labels: other bytes, the same pixels
+        picture.pixels_sha256, picture.sha256 = None, "0" * 64
+    (folder / "record.json").write_text(changed.model_dump_json(), encoding="utf-8")
+    assert again("old")[0]
+    save_clean_png(Image.new("RGB", (64, 64)), folder / changed.pictures[0].file)
+    assert again("older")[1] == (False, True)

@@ -41,6 +41,10 @@ def test_a_folder_for_each_person_becomes_the_impostors(world: World, tmp_path: 
     found = from_folder(folder, world.stack, world.home, SilentProgress())
     assert (found.impostors.identities, len(found.impostors.embeddings_MD), found.misses) == (6, 16, 2)
     assert found.impostors.source == "the folder others: 6 people, 16 pictures"
+    assert found.separation is not None
+    assert (found.separation.impostor_pairs, found.separation.genuine_pairs) == (105, 15)
+    assert found.closest is not None
+    assert set(found.closest) <= {"alone.png", *(f"person {place}" for place in range(5))}
     after = open_ruler(world.persona, home=world.home, pack=world.pack, stack=world.stack).calibration
     assert (before.source, before.impostor_identities) == ("painted", 334)
     assert (after.source, after.impostor_identities) == (found.impostors.source, 6)

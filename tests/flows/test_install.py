@@ -22,7 +22,7 @@ from oblik.personas.erase import erase
 from oblik.personas.installations import Fate, installations
 from oblik.progress import SilentProgress
 from oblik.settings import Settings
-from oblik.training.artifact import MANIFEST, WEIGHTS, choose, latest_artifact, read_artifact
+from oblik.training.artifact import MANIFEST, TOKEN, WEIGHTS, choose, latest_artifact, read_artifact
 from oblik.training.safetensors_header import tensors_in
 
 if TYPE_CHECKING:
@@ -127,6 +127,25 @@ def test_installed_remembered_and_erased_with_the_person(world: World, tmp_path:
     receipt = erase(world.home, "sitter", world.now)
     assert [gone.fate for gone in receipt.copies] == [Fate.removed.value]
     assert not copy.exists()
+
+
+SD = ("lora_unet_down_blocks_0.lora_down.weight", "lora_unet_down_blocks_0.alpha")
+
+
+@pytest.mark.parametrize(("names", "copies"), [(SD, 2), (OURS, 1)])
+def test_a_token_goes_where_a_program_reads_it_and_else_stays(
+    world: World, tmp_path: Path, names: tuple[str, ...], copies: int
+) -> None:
+    source = made(world)
+    (source.folder / WEIGHTS).write_bytes(weights(names))
+    (source.folder / TOKEN).write_bytes(weights(("token",), (0.5,)))
+    models = tree(tmp_path / "comfy", "models/loras", "models/embeddings") / "models"
+    paths = install(source, COMFYUI, models / "loras", world.now)
+    assert len(paths) == copies
+    there = [models / "loras/sitter-v001.safetensors", models / "embeddings/sitter-v001.safetensors"]
+    assert paths == there[:copies]
+    assert len(erase(world.home, "sitter", world.now).copies) == copies
+    assert not any(path.exists() for path in there)
 
 
 def test_a_base_name_that_is_taken_gets_a_number(world: World, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from tests.flows.conftest import SITTER, STRANGER, painted
 
 from oblik.datasets.manifest import Split
 from oblik.errors import ConsentError, JobCancelled, NotFound
+from oblik.flows.gallery import batches
 from oblik.flows.generate import replay
-from oblik.flows.reliable import EXHAUSTED, PHOTOS, Climbing, generate_in_mode, reference_photos
+from oblik.flows.reliable import EXHAUSTED, PHOTOS, Climbing, generate_in_mode, reference_photos, sweep
 from oblik.generation.engine import GRID, picture_name
 from oblik.generation.plan import Plan
 from oblik.generation.record import Picture, Record, read_record, write_record
@@ -216,3 +219,23 @@ def test_a_climbed_record_runs_again_by_the_plan_that_won(make: Make, ready: Wor
     )  # fmt: skip
     assert again.identical
     assert engine.plans[-1] == record.plan
+
+
+def test_what_a_killed_climb_left_is_swept_by_the_next_run_and_a_running_one_is_let_alone(
+    make: Make, ready: World
+) -> None:
+    place = ready.home.persona("sitter").gallery
+    _, first, _ = make(ClimbableEngine({"bare": 1.0}))
+    shutil.copytree(first, place / ".v001-rung1")
+    shutil.copytree(first, place / ".v002-rung1")
+    shutil.copytree(first, place / ".v002-before")
+    shutil.copytree(first, place / ".v009-rung1")
+    folders = ready.home.persona("sitter")
+    assert [batch.name for batch in batches(folders)] == ["v001"], "attempts are no batches"
+    with FileLock(place / ".v009.lock"):
+        sweep(place)
+    assert sorted(path.name for path in place.iterdir() if path.is_dir()) == [".v009-rung1", "v001", "v002"]
+    assert read_record(place / "v002") == read_record(first), "what was set aside is back"
+    _, folder, _ = make(ClimbableEngine({"bare": 1.0}))
+    assert folder.name == "v003"
+    assert sorted(path.name for path in place.iterdir()) == ["v001", "v002", "v003"]

@@ -55,8 +55,58 @@ def test_none_was_not_asked() -> None:
 
 
 def test_out_of_range_names_the_value_and_the_range() -> None:
-    with pytest.raises(InvalidInput, match=r"steps: .*less than or equal to 150.*not 500"):
+    with pytest.raises(InvalidInput, match=r"steps: 1 to 150, not 500"):
         plan_from(Preset(about=""), pack(), ASKED | {"steps": 500})
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"sampler": "heun"}, "sampler: one of euler, euler_ancestral, not 'heun'"),
+        ({"attention": "fast"}, "attention: one of native, flash, xformers, sage, not 'fast'"),
+        ({"lora_scale": 2.0}, "lora_scale: 0 to 1.5, not 2.0"),
+        ({"guidance": 0.5}, "guidance: 1 to 20, not 0.5"),
+        ({"cache_threshold": 2.0}, "cache_threshold: 0 to 1, not 2.0"),
+        ({"batch": 65}, "batch: 1 to 64, not 65"),
+        ({"width_px": 5000}, "width_px: 64 to 4096, not 5000"),
+        ({"short_side_px": 32}, "short side: 64 to 4096, not 32"),
+        ({"short_side_px": 2048, "aspect": "1:4"}, "height_px: 64 to 4096, not 8192"),
+        ({"aspect": "1:5"}, "aspect: 1:4 to 4:1, as width:height, not '1:5'"),
+        ({"aspect": "wide"}, "aspect: 1:4 to 4:1"),
+        ({"aspect": "3:0"}, "aspect: 1:4 to 4:1"),
+        ({"aspect": "3:4", "width_px": 768}, "a size is either --width and --height, or"),
+    ],
+)
+def test_what_is_out_of_range_is_refused_with_the_range(asked: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        plan_from(Preset(about=""), pack(), ASKED | asked)
+    assert words in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("asked", "size"),
+    [
+        ({}, (768, 768)),
+        ({"short_side_px": 512}, (512, 512)),
+        ({"aspect": "3:4"}, (768, 1024)),
+        ({"aspect": "4:3", "short_side_px": 500}, (664 // 16 * 16 + 16, 496)),
+        ({"aspect": "2x3", "short_side_px": 64}, (64, 96)),
+        ({"width_px": 777}, (784, 768)),
+    ],
+)
+def test_a_size_by_its_short_side_and_shape(asked: dict[str, Any], size: tuple[int, int]) -> None:
+    """Sides are multiples of what the pack can draw; what was not asked is the preset's or the pack's."""
+    plan = plan_from(Preset(about=""), pack(), ASKED | asked)
+    assert (plan.width_px, plan.height_px) == size
+
+
+def test_a_preset_may_hold_a_short_side_and_a_shape() -> None:
+    preset = Preset(about="", plan={"short_side_px": 256, "aspect": "3:4"})
+    plan = plan_from(preset, pack(width_px=128, height_px=128), ASKED)
+    assert (plan.width_px, plan.height_px) == (256, 336)
+    larger = plan_from(preset, pack(), ASKED | {"short_side_px": 512})
+    assert (larger.width_px, larger.height_px) == (512, 672)
+    assert plan_from(find_preset("high"), pack(), ASKED | {"aspect": "3:4"}).width_px == 64
 
 
 def test_a_key_that_no_plan_has_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from oblik.datasets.manifest import Split, face_vectors
-from oblik.diffusion.identity import read_name
+from oblik.diffusion.identity import FILE, read_name
 from oblik.diffusion.load import open_pipeline
 from oblik.diffusion.lora import lora_layers
 from oblik.errors import JobCancelled, LoraBroken
@@ -112,7 +112,7 @@ def test_the_token_starts_from_the_faces_of_the_photos(tmp_path: Path, ask: Ask)
     request = ask(tmp_path / "photos", token_steps=0, steps=1)
     faces = face_vectors(request.dataset_dir, request.dataset, Split.train)
     assert faces.shape == (6, 128)
-    name = read_name(request.pack.folder, faces, request.dataset.face_stack)
+    name = read_name(request.pack.find(str(FILE)), faces, request.dataset.face_stack)
     learned = load_file(NativeTrainer("cpu").train(request, SilentProgress()) / TOKEN)["token"]
     assert name is not None
     assert torch.equal(learned, name)

@@ -121,8 +121,8 @@ class Counting:
 
     def __call__(self, *asked: Any) -> Any:
         pipeline = open_tiny(*asked)
-        middle = pipeline.vae.encoder.mid_block.attentions[0]
-        middle.to_qkv.register_forward_hook(lambda *_: self._count("pictures"))
+        halved = next(each for each in pipeline.vae.encoder.down_blocks if hasattr(each, "resample"))
+        halved.resample.register_forward_hook(lambda *_: self._count("pictures"))
         pipeline.text_encoder.register_forward_hook(lambda *_: self._count("texts"))
         return pipeline
 

@@ -6,6 +6,8 @@ Knows nothing of tensors.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from oblik import studio
@@ -14,6 +16,7 @@ from oblik.progress import RichProgress
 from oblik.settings import Settings
 
 MOST_PICTURES = 1000
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 def seed_list(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
@@ -39,17 +42,35 @@ def seed_list(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     "--count", type=click.IntRange(1, MOST_PICTURES), help="That many pictures, seeds counted up from --seed."
 )
 @click.option("--seed", type=click.IntRange(min=0), help="The first seed of --count.  [1]")
+@click.option(
+    "--sampler", type=click.Choice(["euler", "euler_ancestral"]), help="How noise becomes a picture.  [euler]"
+)
 @click.option("--steps", type=int, help="Sampling steps, 1 to 150.")
 @click.option("--guidance", type=float, help="Guidance scale, 1 to 20 (Qwen-Image: true_cfg_scale).")
 @click.option("--lora", metavar="VERSION", help="LoRA version.  [the one in use]")
 @click.option("--lora-scale", type=float, help="Strength of the LoRA, 0 to 1.5.")
-@click.option("--width", "width_px", type=int, help="Width in pixels.")
-@click.option("--height", "height_px", type=int, help="Height in pixels.")
+@click.option("--short-side", "short_side_px", type=int, help="Shorter side in pixels, 64 to 4096.")
+@click.option("--aspect", metavar="W:H", help="Shape, 1:4 to 4:1, for example 3:4.")
+@click.option("--width", "width_px", type=int, help="Width in pixels, 64 to 4096.")
+@click.option("--height", "height_px", type=int, help="Height in pixels, 64 to 4096.")
 @click.option("--batch", type=int, help="Pictures at once, 1 to 64.")
+@click.option(
+    "--attention", type=click.Choice(["native", "flash", "xformers", "sage"]),
+    help="How attention is computed; all but native need packages of their own.  [native]",
+)  # fmt: skip
+@click.option(
+    "--cache", "cache_threshold", type=float,
+    help="First-block cache, 0 (off) to 1: faster, and the picture changes.  [0]",
+)  # fmt: skip
+@click.option(
+    "--compile", "compiled", is_flag=True, default=None, help="Compile the blocks: for long runs of one size."
+)
 @click.option("--negative", "negative_prompt", help="What should not be seen.")
 @click.option("--preset", help="A preset's name or TOML file.  [the one of --mode]")
 @click.option(
-    "--mode", type=click.Choice(["fast", "reliable"]), help="reliable refers to the person's photos.  [fast]"
+    "--mode",
+    type=click.Choice(["fast", "reliable"]),
+    help="reliable refers to the person's photos.  [fast, reliable after a failed test]",
 )
 @click.option(
     "--max-rung", type=click.IntRange(1, 3), help="How far likeness below the threshold is raised.  [3]"
@@ -57,6 +78,15 @@ def seed_list(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 @click.option(
     "--no-auto", is_flag=True, help="Measure nothing and climb nothing; reliable starts at --max-rung."
 )
+@click.option(
+    "--pose", type=FILE, metavar="PHOTO", help="Turn the head as in this photo, in packs with a ControlNet."
+)
+@click.option("--depth", type=FILE, metavar="PHOTO", help="Place things near and far as in this photo.")
+@click.option("--control", "given", type=FILE, metavar="IMAGE", help="A finished control image.")
+@click.option(
+    "--control-scale", type=click.FloatRange(0, 2), default=0.8, show_default=True,
+    help="How closely it is followed.",
+)  # fmt: skip
 @click.option("--style", is_flag=True, help="Allow art styles in the prompt.")
 @click.option("--no-lora", is_flag=True, help="Switch the LoRA's weights off; the learned token stays.")
 @click.option("--no-token", is_flag=True, help="Ask for a stranger in the same words.")
@@ -76,6 +106,10 @@ def command(
     style: bool,
     no_lora: bool,
     no_token: bool,
+    pose: Path | None,
+    depth: Path | None,
+    given: Path | None,
+    control_scale: float,
     **asked: int | float | str | None,
 ) -> None:
     """Make portraits from PROMPT, for example "in a park, smiling".
@@ -91,11 +125,13 @@ def command(
     if count or seed is not None:
         first = 1 if seed is None else seed
         seeds = tuple(range(first, first + (count or 1)))
+    follow = _wish({"pose": pose, "depth": depth, "given": given}, control_scale)
     note(studio.caution(settings, slug))
     made = studio.generate(
         settings, prompt, slug, asked={**asked, "seeds": seeds}, lora=not no_lora, token=not no_token,
-        style=style, preset=preset, mode=mode, auto=not no_auto, max_rung=max_rung, progress=RichProgress(),
-        say=click.echo,
+        style=style, preset=preset, mode=mode, auto=not no_auto, max_rung=max_rung,
+        control=follow,
+        progress=RichProgress(), say=click.echo,
     )  # fmt: skip
     record = made.record
     click.echo(f"prompt: {record.plan.prompt}")
@@ -104,3 +140,11 @@ def command(
     click.echo(str(made.folder / (record.grid or "")))
     if not no_token:
         click.echo("next: oblik likeness")
+
+
+def _wish(files: dict[str, Path | None], scale: float) -> tuple[str, Path, float] | None:
+    """What pictures are to follow: one of the three, or nothing."""
+    asked = {kind: file for kind, file in files.items() if file is not None}
+    if len(asked) > 1:
+        raise click.UsageError("--pose, --depth and --control exclude each other")
+    return next(((kind, file, scale) for kind, file in asked.items()), None)

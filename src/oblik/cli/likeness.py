@@ -89,6 +89,10 @@ def accept(settings: Settings, slug: str | None, version: str | None, images: in
         click.echo(f"  {row.recognised:>3} of {len(row.likeness):<3} {row.name:<14} {scores}{more}")
     click.secho(found.line, bold=True)
     click.echo(f"{found.sentence}\n{found.photos}")
+    if found.profile != "fast":
+        click.echo(
+            f"mode: pictures with {found.version} are {found.profile} from now on, unless --mode is given"
+        )
     _advise(found.advice)
     click.echo(str(tested.folder / "acceptance.png"))
 
@@ -115,6 +119,8 @@ def impostors(settings: Settings, folder: Path | None, count: int | None) -> Non
     click.echo(found.impostors.source)
     if found.misses:
         click.echo(f"{found.misses} files without a face, or that cannot be read")
+    if found.separation and found.closest:
+        click.echo(found.separation.sentence + f" ({' and '.join(found.closest)})")
     click.echo(str(found.path))
 
 

@@ -37,6 +37,23 @@ def shoot(out: Path, seed: int, photos: int, truth: bool) -> None:
 
 
 @command.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Who: a seed is a person."
+)
+@click.option("--yaw", "yaw_deg", type=click.FloatRange(-90, 90), default=0.0, show_default=True,
+              help="How far the head is turned, in degrees.")  # fmt: skip
+@click.option("--pitch", "pitch_deg", type=click.FloatRange(-40, 40), default=0.0, show_default=True,
+              help="How far it is raised, in degrees.")  # fmt: skip
+def control(out: Path, seed: int, yaw_deg: float, pitch_deg: float) -> None:
+    """Write a photo of a rendered person with its exact pose and depth images into OUT."""
+    from oblik.miniature.control_images import write_control_images
+
+    for path in write_control_images(out, seed, yaw_deg, pitch_deg):
+        click.echo(str(path))
+
+
+@command.command()
 @click.option("--work", type=click.Path(path_type=Path), default=Path(".miniature"), show_default=True,
               help="Where renders and checkpoints stay between runs.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), default=Path(".miniature/pack"), show_default=True,
@@ -46,10 +63,14 @@ def shoot(out: Path, seed: int, photos: int, truth: bool) -> None:
               help="Go on from a finished pack's folder: its transformer learns further.")  # fmt: skip
 @click.option("--faces", is_flag=True, help="With --improve: the face embedder learns further too.")
 @click.option("--vae", is_flag=True, help="With --improve: the VAE learns further too.")
-@click.option("--steps", type=click.IntRange(min=1), help="Steps of the transformer.")
+@click.option(
+    "--control", is_flag=True, help="With --improve: train its ControlNet for pose and depth, only that."
+)
+@click.option("--steps", type=click.IntRange(min=1), help="Steps of the transformer, or of the ControlNet.")
 def build(
-    work: Path, out: Path, people: int | None, improve: Path | None, faces: bool, vae: bool, steps: int | None
-) -> None:
+    work: Path, out: Path, people: int | None, improve: Path | None, faces: bool, vae: bool, control: bool,
+    steps: int | None,
+) -> None:  # fmt: skip
     """Render the people and train every network of the miniature pack, from scratch.
 
     Takes a few CPU hours. It can be stopped at any time: the same command goes on.
@@ -60,10 +81,29 @@ def build(
     from oblik.miniature.improve import adopt
     from oblik.progress import RichProgress
 
+    if control and improve is None:
+        raise click.UsageError("--control trains beside a finished pack: --improve PACK")
     if improve is not None:
         adopt(improve, work, faces=faces, vae=vae)
     recipe = Recipe() if people is None else Recipe(people=people)
+    if improve is not None and control:
+        _build_control(work, improve, out, people, steps)
+        return
     if steps is not None:
         recipe = replace(recipe, transformer=replace(recipe.transformer, steps=steps))
     Build(work, recipe, RichProgress()).pack(out)
     click.echo(f"pack written to {out}; try it: oblik --pack {out} demo")
+
+
+def _build_control(work: Path, pack: Path, out: Path, people: int | None, steps: int | None) -> None:
+    from dataclasses import replace
+
+    from oblik.miniature.build import Build, Recipe
+    from oblik.miniature.train_control import ControlRecipe, build_control
+    from oblik.progress import RichProgress
+
+    recipe, whole = ControlRecipe(), Recipe()
+    recipe = recipe if steps is None else replace(recipe, steps=steps)
+    whole = replace(whole, people=people or recipe.images // whole.shots)
+    build_control(Build(work, whole, RichProgress()), pack, out, recipe)
+    click.echo(f"pack with its ControlNet written to {out}")

@@ -118,6 +118,8 @@ def show(settings: Settings, slug: str | None) -> None:
     click.echo(f"consent      {_consent_line(persona)}")
     click.echo(f"vault        {studio.vault_protection(settings, persona.slug)}")
     click.echo(f"scopes       {', '.join(sorted(scope.value for scope in persona.consent.scopes))}")
+    mode, why = studio.usual_mode(settings, persona.slug)
+    click.echo(f"mode         {mode}{f': {why}' if why else ''}")
     click.echo(
         f"datasets     {', '.join(f'{d.version} ({len(d.accepted())} photos)' for d in datasets) or 'none'}"
     )

@@ -1,6 +1,6 @@
 """``oblik replay``: the same pictures again, and whether they are the same.
 
-In: a record. Out: how many pictures have the same bytes, and what in the surroundings changed.
+In: a record. Out: how many pictures have the same pixels, and what in the surroundings changed.
 Knows nothing of tensors.
 """
 
@@ -26,7 +26,7 @@ def command(ctx: click.Context, record: Path, keep: Path | None) -> None:
     """
     settings: Settings = ctx.obj
     found = studio.replay(settings, record, keep=keep, progress=RichProgress())
-    click.echo(f"{sum(found.same)} of {len(found.same)} pictures have identical bytes")
+    click.echo(f"{sum(found.same)} of {len(found.same)} pictures have identical pixels")
     for difference in found.differences:
         click.echo(f"changed: {difference}")
     if keep:

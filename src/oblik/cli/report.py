@@ -21,14 +21,27 @@ from oblik.settings import Settings
     "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder.  [reports in the home]"
 )
 @click.option("--open", "opened", is_flag=True, help="Open the page in the browser.")
+@click.option("--due", is_flag=True, help="Every day of the last two weeks that has none yet, without today.")
+@click.option("--schedule", is_flag=True, help="Have --due run every night, by the system's own timer.")
+@click.option("--unschedule", is_flag=True, help="Take --schedule back.")
 @click.pass_obj
 def command(
-    settings: Settings, day: datetime | None, slug: str | None, out: Path | None, opened: bool
-) -> None:
+    settings: Settings, /, day: datetime | None, slug: str | None, out: Path | None, opened: bool, due: bool,
+    schedule: bool, unschedule: bool,
+) -> None:  # fmt: skip
     """Report a day: likeness, mode switches, failures, acceptance.
 
     A day is one of the local time zone. The page holds neither pictures nor prompts.
     """
+    if due + schedule + unschedule + any((day, slug, out, opened)) > 1:
+        raise click.UsageError("--due, --schedule and --unschedule stand alone")
+    if schedule or unschedule:
+        click.echo("\n".join(studio.schedule_report(settings, off=unschedule)))
+        return
+    if due:
+        for written in studio.report_due(settings):
+            click.echo(f"{written.report.day}: {written.sentence}\n{written.files[0]}")
+        return
     found = studio.report_day(settings, day.date() if day else None, slug, out=out)
     for entry in found.report.personas:
         click.echo(f"{entry.persona}: {entry.acceptance}")

@@ -115,6 +115,15 @@ def without_token(text: str, token: str) -> str:
     return re.sub(re.escape(token) + r"\s*(\w*)", article, text)
 
 
+def anybody(text: str, token: str, noun: str) -> str:
+    """The same caption about anybody at all: the token and the words that go with it become "a noun".
+
+    What goes with it is what stands between it and the next comma: the person's age, skin and hair.
+    """
+    somebody = without_token(f"{token} {noun}", token)
+    return re.sub(re.escape(token) + r"[^,]*", lambda _: somebody, text)
+
+
 def words_of(text: str) -> list[str]:
     """The words of a text, in small letters."""
     return re.findall(r"[\w']+", text.lower())

@@ -24,7 +24,8 @@ from oblik.datasets.words import words_for
 from oblik.errors import InvalidInput
 from oblik.faces.align import warp
 from oblik.faces.stack import FaceStack
-from oblik.images import open_upright, save_clean_png
+from oblik.images import open_upright
+from oblik.labels import PLAIN, Label
 from oblik.packs.manifest import Pack
 from oblik.paths import Home
 from oblik.photos.intake import identify, list_files, take
@@ -107,7 +108,7 @@ def painted(
                 size = (bucket.width_px, bucket.height_px)
                 made = painter.paint(prompt, [seed for seed, _ in missing], size)
                 for (_, file), image in zip(missing, made, strict=True):
-                    save_clean_png(image, file)
+                    PLAIN.save(image, file, Label())
             for seed, file in zip(seeds, files, strict=True):
                 origin = f"{painter.pack.name} {painter.pack.version}"
                 yield Stranger(kind, open_upright(file), bucket, prompt, origin, seed)

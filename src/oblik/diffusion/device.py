@@ -6,6 +6,7 @@ In: a name such as ``auto`` or ``cuda:1``. Out: a torch device. Probes when aske
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -36,6 +37,15 @@ def total_vram() -> int:
     return int(torch.cuda.get_device_properties(0).total_memory) if torch.cuda.is_available() else 0
 
 
+def usable_vram(device: torch.device, reserve_bytes: int) -> int | None:
+    """What a memory plan may count on: the card's memory, or what others leave of it and ``reserve_bytes``,
+    which the plan takes off again. None without a CUDA card."""
+    if device.type != "cuda":
+        return None
+    free_bytes, all_bytes = torch.cuda.mem_get_info(device)
+    return int(min(all_bytes, free_bytes + torch.cuda.memory_reserved(device) + reserve_bytes))
+
+
 def give_back_memory() -> None:
     """Return to the system what was freed but is kept by glibc; elsewhere nothing happens."""
     if sys.platform == "linux":
@@ -43,12 +53,25 @@ def give_back_memory() -> None:
             ctypes.CDLL(None).malloc_trim(0)
 
 
+def free_memory() -> None:
+    """Between two orders: break Python's cycles, then empty CUDA's cache and return what glibc keeps."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    give_back_memory()
+
+
+def is_small(network: nn.Module) -> bool:
+    """Whether ``network`` lies on a CPU and is small enough for one thread to be faster than several."""
+    weights = [parameter for parameter in network.parameters() if parameter.device.type == "cpu"]
+    return 0 < sum(parameter.numel() for parameter in weights) < SMALL
+
+
 @contextmanager
 def few_threads(network: nn.Module) -> Iterator[None]:
     """Inside, operators run on one thread when ``network`` is small and lies on a CPU."""
     before = torch.get_num_threads()
-    weights = [parameter for parameter in network.parameters() if parameter.device.type == "cpu"]
-    if 0 < sum(parameter.numel() for parameter in weights) < SMALL:
+    if is_small(network):
         torch.set_num_threads(1)
     try:
         yield

@@ -18,14 +18,16 @@ import numpy as np
 from PIL import Image
 
 from oblik.datasets.manifest import Dataset, Split, read_dataset
-from oblik.errors import NotFound
+from oblik.errors import NotFound, OblikError
 from oblik.faces.stack import FaceStack
 from oblik.flows.calibrate import Ruler, measure, open_ruler
 from oblik.flows.generate import Order, generate, plan_order
 from oblik.generation.engine import Engine
 from oblik.generation.presets import find_preset
-from oblik.images import grid, open_upright, save_clean_png
-from oblik.likeness.acceptance import Acceptance, by_condition, weigh
+from oblik.generation.record import read_record
+from oblik.images import grid, open_upright
+from oblik.labels import PLAIN, Label, Source
+from oblik.likeness.acceptance import FAST, RELIABLE, Acceptance, by_condition, weigh
 from oblik.likeness.calibration import ENOUGH_SCORES
 from oblik.likeness.charts import draw_roc
 from oblik.likeness.pairs import impostor_scores
@@ -104,9 +106,11 @@ def accept(
     names = list(CONDITIONS)
     condition_of = {score.name: names[int(Path(score.name).parts[0]) - 1] for score in report.scores}
     conditions = by_condition(report, CONDITIONS, condition_of)
-    found = weigh(report, conditions, impostors.centroid_S, ruler.references, artifact, now)
+    scale = read_record(place / SHOWN / "01").plan.lora_scale
+    found = weigh(report, conditions, impostors.centroid_S, artifact, scale, now)
     datasets = home.persona(persona.slug).datasets
-    save_clean_png(_pairs(place / SHOWN, ruler, datasets / artifact.dataset), place / PAIRS)
+    pairs = _pairs(place / SHOWN, ruler, datasets / artifact.dataset)
+    PLAIN.save(pairs, place / PAIRS, Label(source=Source.edited, record=f"../{SUMMARY}"))
     own, generated = curves(report, ruler.references, impostors.centroid_S)
     atomic_write(folder / CHART, draw_roc(report, own, generated, found.line))
     found.seconds = round(time.monotonic() - began_s, 1)
@@ -120,6 +124,20 @@ def read_acceptance(folder: Path) -> Acceptance:
     if not path.is_file():
         raise NotFound(f"LoRA {folder.name} was not tested yet", hint="oblik likeness accept")
     return Acceptance.model_validate_json(path.read_text(encoding="utf-8"))
+
+
+def usual_mode(loras: Path, version: str | None = None) -> tuple[str, str]:
+    """The mode of pictures when nobody names one, and why: reliable once the LoRA is known to fall short.
+
+    ``version`` is the LoRA's (default: the one in use). Untested is not short.
+    """
+    try:
+        found = read_acceptance(loras / (version or latest_artifact(loras)))
+    except OblikError:
+        return FAST, ""
+    if found.profile != RELIABLE:
+        return FAST, ""
+    return RELIABLE, f"the test of LoRA {found.version} found {found.line}"
 
 
 def _orders(lora: str, images: int, place: Path) -> Iterator[tuple[Order, Path]]:

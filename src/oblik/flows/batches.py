@@ -9,7 +9,6 @@ behind. Between batches the card rests. Knows nothing of personas and prompts.
 
 from __future__ import annotations
 
-import gc
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +30,7 @@ from oblik.errors import (
 from oblik.flows.ledger import fingerprint
 from oblik.generation.engine import GRID, Engine, chunks
 from oblik.generation.heat import HeatGuard
+from oblik.generation.order_report import FILE_NAME as REPORT
 from oblik.generation.order_report import (
     Change,
     Failure,
@@ -43,7 +43,8 @@ from oblik.generation.order_report import (
 from oblik.generation.plan import Plan
 from oblik.generation.presets import Pace
 from oblik.generation.record import FILE_NAME, read_record
-from oblik.images import grid, open_upright, save_clean_png
+from oblik.images import grid, open_upright
+from oblik.labels import PLAIN, Label
 from oblik.paths import private_dir, sha256_file
 from oblik.progress import Progress
 
@@ -119,8 +120,9 @@ class Run:
             report.stopped_by = type(error).__name__
             raise
         finally:
-            self._engine = None
-            gc.collect()
+            if self._engine:
+                self._engine = None
+                _free_memory()
             report.seconds = round(time.monotonic() - began_s, 1)
             self._note(state, batches)
         return report
@@ -212,6 +214,13 @@ class Run:
         write_order_report(report, self._target)
 
 
+def _free_memory() -> None:
+    """Between two orders the weights of the first are gone, from the card too."""
+    from oblik.diffusion.device import free_memory
+
+    free_memory()
+
+
 def settle(target: Path) -> None:
     """After a kill: batches that have a record are kept, the others are removed."""
     for part in sorted(target.glob(f"[0-9]*{PART}")):
@@ -267,5 +276,5 @@ def sheet(target: Path, pictures: Sequence[Made]) -> str:
         small.append(image)
     columns = min(10, max(4, round(len(small) ** 0.5)))
     labels = [f"{made.item} {made.seed}" for made in shown]
-    save_clean_png(grid(small, columns, labels, cell_px=CELL_PX), target / GRID)
+    PLAIN.save(grid(small, columns, labels, cell_px=CELL_PX), target / GRID, Label(record=REPORT))
     return GRID

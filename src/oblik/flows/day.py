@@ -151,7 +151,12 @@ def _records(
 
     Pictures without the token or the LoRA, made to compare with, are not pictures of the person.
     """
-    files = {file.resolve() for place in places if place.is_dir() for file in place.rglob(FILE_NAME)}
+    files = {
+        file.resolve()
+        for place in places if place.is_dir()
+        for file in place.rglob(FILE_NAME)
+        if not any(part.startswith(".") for part in file.relative_to(place).parts)  # attempts of a climb
+    }  # fmt: skip
     found = []
     for file in sorted(files):
         if file.stat().st_mtime < since.timestamp():

@@ -7,6 +7,7 @@ same bytes. Knows nothing of where the numbers come from.
 from __future__ import annotations
 
 import json
+from datetime import date, datetime
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -23,12 +24,22 @@ FOLDER = "reports"
 
 def write_day(report: DayReport, home: Home, out: Path | None = None, slug: str | None = None) -> list[Path]:
     """Write page and JSON; return their paths, the page first."""
-    folder = out or home.root / FOLDER
-    name = f"{report.day}-{slug}" if slug else str(report.day)
-    files = {folder / f"{name}.html": page(report), folder / f"{name}.json": summary(report)}
+    first = page_of(home, report.day, out, slug)
+    files = {first: page(report), first.with_suffix(".json"): summary(report)}
     for path, text in files.items():
         atomic_write(path, text)
     return list(files)
+
+
+def page_of(home: Home, day: date, out: Path | None = None, slug: str | None = None) -> Path:
+    """Where the page of a day lies, or will lie."""
+    return (out or home.root / FOLDER) / f"{day}{f'-{slug}' if slug else ''}.html"
+
+
+def is_whole(home: Home, day: date) -> bool:
+    """Whether a day has a page that was written after the day had ended."""
+    path = page_of(home, day)
+    return path.is_file() and datetime.fromtimestamp(path.stat().st_mtime).astimezone().date() > day
 
 
 def page(report: DayReport) -> str:

@@ -19,8 +19,10 @@ from oblik import __version__
 from oblik.errors import Conflict, InvalidInput, NotFound, OblikError
 from oblik.flows.report import TEMPLATES
 from oblik.generation.engine import GRID
+from oblik.generation.graph import FILE_NAME as GRAPH
 from oblik.generation.record import FILE_NAME, Picture, Record, read_record
-from oblik.images import open_upright
+from oblik.images import label_of, open_upright
+from oblik.labels import xmp
 from oblik.likeness.gate import MISS
 from oblik.paths import PersonaHome, atomic_file, atomic_write, private_dir
 
@@ -123,7 +125,9 @@ def export(found: Sequence[Batch], destination: Path, *, records: bool = False) 
             raise InvalidInput(f"{destination} lies in the batch itself", hint="name another folder")
         names = [picture.file for picture in batch.pictures]
         names += [
-            name for name in (GRID, *([FILE_NAME] if records else [])) if (batch.folder / name).is_file()
+            name
+            for name in (GRID, *([FILE_NAME, GRAPH] if records else []))
+            if (batch.folder / name).is_file()
         ]
         copies.update({destination / batch.name / name: batch.folder / name for name in names})
     if there := next((path for path in copies if path.exists()), None):
@@ -164,15 +168,17 @@ def _preview(gallery: Path, batch: Batch, picture: Picture) -> str:
         except OblikError:  # a damaged file is shown as it is
             return f"{batch.name}/{picture.file}"
         image.thumbnail((PREVIEW_PX, PREVIEW_PX))
+        label = label_of(batch.folder / picture.file)
+        more = {"xmp": xmp(label).encode()} if label else {}
         with atomic_file(gallery / name) as file:
-            image.save(file, format="JPEG", quality=QUALITY)
+            image.save(file, format="JPEG", quality=QUALITY, **more)
     return name
 
 
 def _hidden(place: Path, gallery: Path) -> bool:
-    """Whether a record lies in a batch that is not finished, or beside the previews."""
+    """Whether a record lies in a batch that is not finished, in an attempt, or beside the previews."""
     parts = place.relative_to(gallery).parts
-    return parts[0] == PREVIEWS or any(part.endswith(".part") for part in parts)
+    return parts[0] == PREVIEWS or any(part.startswith(".") or part.endswith(".part") for part in parts)
 
 
 def _measured(record: Record) -> list[Picture]:

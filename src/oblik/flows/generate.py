@@ -17,10 +17,14 @@ from typing import Any
 from oblik.datasets.captions import without_token
 from oblik.errors import InvalidInput, NotFound
 from oblik.generation.engine import Engine
+from oblik.generation.graph import write_graph
 from oblik.generation.plan import Plan
 from oblik.generation.presets import Preset, plan_from
 from oblik.generation.prompt import compose, refuse_other_personas
-from oblik.generation.record import Record, read_record
+from oblik.generation.record import Picture, Record, read_record
+from oblik.generation.scenes import FOLDER, read_scenes, set_scenes
+from oblik.images import open_upright
+from oblik.labels import fingerprint
 from oblik.packs.manifest import OpenPack
 from oblik.paths import Home, next_version
 from oblik.personas.permission import under_consent
@@ -29,13 +33,18 @@ from oblik.personas.trigger import check
 from oblik.progress import Progress
 from oblik.training.artifact import MANIFEST, TOKENIZER, latest_artifact, read_artifact
 
+COMPARED = (
+    "pack_version", "pack_sha256", "lora_sha256", "references_sha256", "device", "token_ids", "prompt_ids",
+)  # fmt: skip
+"""What of two records should be the same, beside the libraries."""
+
 
 @dataclass(frozen=True)
 class Order:
     """What somebody asked for. ``asked`` are values of a plan; None there was not asked.
 
-    ``lora`` False keeps the learned token and takes the LoRA's weights away; ``token`` False asks for
-    a stranger in the same words; with both, the pack is run bare.
+    ``lora`` False keeps the learned token and takes the LoRA's weights away; ``token`` False speaks of
+    anybody: neither the token nor the description that goes with it; with both, the pack is run bare.
     """
 
     text: str
@@ -47,7 +56,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Replay:
-    """What running a record again showed: for every picture whether its bytes are the same."""
+    """What running a record again showed: for every picture whether its pixels are the same."""
 
     record: Record
     again: Record
@@ -84,18 +93,21 @@ def generate(
         check(artifact / TOKENIZER, persona.trigger)
     gallery = home.persona(persona.slug).gallery
     folder = folder or gallery / next_version(gallery)
-    return engine.run(plan, pack=pack, artifact=artifact, out_dir=folder, now=now, progress=progress), folder
+    record = engine.run(plan, pack=pack, artifact=artifact, out_dir=folder, now=now, progress=progress)
+    write_graph(record.plan, pack, folder)
+    return record, folder
 
 
 def plan_order(
     order: Order, persona: Persona, preset: Preset, pack: OpenPack, home: Home, others: Sequence[str] = ()
 ) -> Plan:
     """The plan of an order. ``others`` are the triggers of the other personas."""
+    text = set_scenes(order.text, read_scenes(home.root / FOLDER))
     prompt = compose(
-        order.text,
+        text,
         trigger=persona.trigger,
         noun=persona.class_noun,
-        descriptors=persona.descriptors,
+        descriptors=persona.descriptors if order.token else {},
         others=others,
         style=order.style,
     )
@@ -136,14 +148,20 @@ def replay(
     now: datetime,
     out_dir: Path,
 ) -> Replay:
-    """Run a record's plan again into ``out_dir`` and compare the bytes of every picture."""
+    """Run a record's plan again into ``out_dir`` and compare every pixel of every picture."""
     record = read_record(place)
+    if record.restoration is not None:
+        raise InvalidInput(
+            f"these pictures of {record.restoration.of} were restored afterwards",
+            hint=f"replay the batch itself: oblik replay .../{record.restoration.of}",
+        )
     if persona is not None:
         progress = under_consent(persona, "replay", home=home, now=now, progress=progress)
     artifact = open_artifact(record.plan, home, pack)
     again = engine.run(record.plan, pack=pack, artifact=artifact, out_dir=out_dir, now=now, progress=progress)
-    made = {picture.seed: picture.sha256 for picture in again.pictures}
-    same = tuple(made.get(picture.seed) == picture.sha256 for picture in record.pictures)
+    made = {picture.seed: _pixels(picture, out_dir) for picture in again.pictures}
+    folder = place if place.is_dir() else place.parent
+    same = tuple(made.get(picture.seed) == _pixels(picture, folder) for picture in record.pictures)
     return Replay(record, again, same, differences(record, again))
 
 
@@ -154,8 +172,24 @@ def differences(record: Record, again: Record) -> tuple[str, ...]:
         for name in sorted(record.libraries.keys() | again.libraries.keys())
         if record.libraries.get(name) != again.libraries.get(name)
     ]
-    for name in ("pack_version", "lora_sha256", "references_sha256", "device", "token_ids", "prompt_ids"):
+    for name in COMPARED:
         before, after = getattr(record, name), getattr(again, name)
-        if before != after:
+        if before != after and before is not None:
             found.append(f"{name.replace('_', ' ')} {json.dumps(before)} became {json.dumps(after)}")
+    before, after = _memory(record), _memory(again)
+    if before != after:
+        found.append(f"memory plan {json.dumps(before)} became {json.dumps(after)}")
     return tuple(found)
+
+
+def _memory(record: Record) -> list[str]:
+    """How the pack was held: packed weights are other weights."""
+    return [step.reason for step in record.steps if step.name.endswith("memory plan")]
+
+
+def _pixels(picture: Picture, folder: Path) -> str:
+    """The fingerprint of a picture; a record that is older than these has it worked out from the file."""
+    file = folder / picture.file
+    if picture.pixels_sha256 is not None or not file.is_file():
+        return picture.pixels_sha256 or picture.sha256
+    return fingerprint(open_upright(file))

@@ -21,6 +21,7 @@ from oblik.datasets.regularisation import Painter, painted
 from oblik.errors import InvalidInput, NotFound
 from oblik.faces.stack import FaceStack, Unit_D
 from oblik.likeness.pairs import Impostors
+from oblik.likeness.separation import Separation, separate
 from oblik.packs.manifest import OpenPack
 from oblik.paths import Home
 from oblik.photos.intake import identify, list_files, take
@@ -31,11 +32,14 @@ IMPOSTORS = "impostors.npz"
 
 @dataclass(frozen=True)
 class Gathered:
-    """Impostors and where they lie; ``misses`` pictures had no face or could not be read."""
+    """Impostors and where they lie; ``misses`` pictures had no face or could not be read. ``separation``
+    says how well their faces are told apart, ``closest`` who are most alike (None: a single person)."""
 
     impostors: Impostors
     path: Path
     misses: int
+    separation: Separation | None = None
+    closest: tuple[str, str] | None = None
 
 
 def own_file(home: Home, stack: str) -> Path:
@@ -122,4 +126,9 @@ def _gather(pictures: Iterable[tuple[str, Any]], stack: FaceStack, home: Home, s
     said = f"{source}: {identity_M.max() + 1} people, {len(vectors)} pictures"
     path = own_file(home, stack.name)
     Impostors(np.stack(vectors), identity_M.astype(np.int64), stack.name, said).save(path)
-    return Gathered(Impostors.load(path), path, misses)
+    kept = Impostors.load(path)
+    if kept.identities < 2:
+        return Gathered(kept, path, misses)
+    apart = separate(kept.embeddings_MD, kept.identity_M)
+    one, other = (people[place] for place in apart.closest)
+    return Gathered(kept, path, misses, apart, (one, other))

@@ -18,10 +18,12 @@ from oblik.paths import PersonaHome, atomic_file, private_dir, sha256_file
 from oblik.personas.installations import Fate, Installation, installations, record, remove_all
 from oblik.personas.persona import Consent
 from oblik.training.artifact import MANIFEST, TOKEN, WEIGHTS, LoraArtifact
-from oblik.training.safetensors_header import copy_renamed
+from oblik.training.safetensors_header import copy_renamed, tensors_in
 
 FORMATS = ("comfyui", "diffusers", "kohya")
 TEXT_ENCODER = "text_encoder.safetensors"
+EMBEDDINGS = "embeddings"
+"""Where textual inversions lie in ComfyUI and Easy Diffusion."""
 WEIGHT_FILES = {".safetensors", ".ckpt", ".pt", ".sft"}
 ROOM_BYTES = 64 * 1024**2
 EXPORTED = "export"
@@ -49,12 +51,20 @@ class Source:
 def install(source: Source, program: str, folder: Path, now: datetime) -> list[Path]:
     """Copy the LoRA, and its text encoder's part where there is one, under a name that nothing there has.
 
+    The text encoder's part is a LoRA too, and lies beside it. Stable Diffusion's token is a textual inversion
+    and goes into the ``embeddings`` beside ``folder``, where there is one; a prompt then says
+    ``embedding:<slug>-<version>``. No program reads another text encoder's token; it stays at home.
+
     Installing again writes the same files again. Raises BackendError when there is no room.
     """
+    parts = [(WEIGHTS, folder, ""), (TEXT_ENCODER, folder, "-text-encoder")]
+    embeddings, token = folder.parent / EMBEDDINGS, source.folder / TOKEN
+    if embeddings.is_dir() and token.is_file() and _of_stable_diffusion(source.folder / WEIGHTS):
+        parts.append((TOKEN, embeddings, ""))
     made = []
-    for file, ending in ((WEIGHTS, ""), (TEXT_ENCODER, "-text-encoder")):
+    for file, place, ending in parts:
         if (source.folder / file).is_file():
-            copy = _free_name(source, folder, ending)
+            copy = _free_name(source, place, ending)
             _place(source, source.folder / file, copy, program, now)
             made.append(copy)
     return made
@@ -149,6 +159,11 @@ def licences(pack: OpenPack | None) -> list[str]:
         f"{name}: {part.licence}, commercial use {'allowed' if part.commercial_use else 'NOT allowed'}"
         for name, part in parts.items()
     ]
+
+
+def _of_stable_diffusion(weights: Path) -> bool:
+    """Whether a LoRA has sd-scripts' names, as those of Stable Diffusion alone do."""
+    return all(name.startswith("lora_") for name in tensors_in(weights))
 
 
 def _tokenizer(folder: Path) -> list[str]:

@@ -108,6 +108,7 @@ def page(entry: Entry) -> list[tuple[str, str]]:
         *losses(entry.log),
         ("likeness", entry.likeness_words),
         ("test", entry.acceptance_words),
+        ("mode", entry.acceptance.profile if entry.acceptance else "fast"),
         ("weights", f"{(folder / WEIGHTS).stat().st_size:,} bytes, sha256 {made.weights_sha256[:16]}"),
         (
             "text encoder",

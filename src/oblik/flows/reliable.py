@@ -7,8 +7,10 @@ what a rung changes.
 
 from __future__ import annotations
 
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -27,7 +29,7 @@ from oblik.generation.plan import Plan
 from oblik.generation.record import Record, Step, read_record, write_record
 from oblik.likeness.gate import MISS
 from oblik.packs.manifest import OpenPack
-from oblik.paths import Home, latest_version, next_version
+from oblik.paths import Home, latest_version, next_version, private_dir
 from oblik.personas.permission import under_consent
 from oblik.personas.persona import Persona
 from oblik.progress import Progress
@@ -37,6 +39,7 @@ PHOTOS = 8
 """How many photos the first rung refers to."""
 EXHAUSTED = "collect more photos / retrain"
 AFTER_LAST = "oblik dataset build PHOTOS && oblik train"
+_ATTEMPT = re.compile(r"\.(v\d{3,})-(?:rung\d+|before)")
 
 
 def silent(_line: str) -> None:
@@ -83,6 +86,7 @@ def generate_in_mode(
         NotFound, InvalidInput: a reliable plan cannot be measured, or has no photos to refer to.
     """
     progress = under_consent(persona, "generate", home=home, now=now, progress=progress)
+    sweep(home.persona(persona.slug).gallery)
     run = _Run(persona, home, pack, engine, progress, now, climbing.say)
     reliable = plan.mode == "reliable"
     if not climbing.auto:
@@ -95,6 +99,26 @@ def generate_in_mode(
         climbing.say(f"not measured: {missing.message}; {missing.hint}")
         return run.once(plan)
     return run.climb(plan, _ladder(plan, run, climbing, EDIT), ruler, at_least=int(reliable))
+
+
+def sweep(gallery: Path) -> None:
+    """After a kill: remove the attempts of climbs that nobody is at any more; pictures that were set aside
+    for better ones, which never came into their place, are put back."""
+    from filelock import Timeout
+
+    for place in sorted(gallery.glob(".v*")):
+        found = _ATTEMPT.fullmatch(place.name)
+        if found is None or place.is_symlink():
+            continue
+        folder = gallery / found[1]
+        try:
+            with _climbing(folder):
+                if place.name.endswith("-before") and not folder.exists():
+                    place.rename(folder)
+                else:
+                    shutil.rmtree(place)
+        except Timeout:
+            continue
 
 
 def reference_photos(home: Home, slug: str, version: str, count: int = PHOTOS) -> tuple[str, ...]:
@@ -172,13 +196,14 @@ class _Run:
                 self.say(f"likeness {likeness:.3f}, threshold {threshold:.3f}")
             return likeness
 
-        try:
-            found = climb(
-                plan, run, threshold, rungs=steps.rungs, at_least=at_least,
-                note=lambda step: self.say(_line(step, threshold)),
-            )  # fmt: skip
-        finally:
-            _keep_best(tried, folder)
+        with _climbing(folder):
+            try:
+                found = climb(
+                    plan, run, threshold, rungs=steps.rungs, at_least=at_least,
+                    note=lambda step: self.say(_line(step, threshold)),
+                )  # fmt: skip
+            finally:
+                _keep_best(tried, folder)
         return self._told(plan, found, steps, folder, threshold), folder
 
     def _measured(self, plan: Plan, folder: Path, ruler: Ruler) -> float:
@@ -215,6 +240,20 @@ def _ladder(plan: Plan, run: _Run, climbing: Climbing, default: int) -> Ladder:
     version = dataset_behind(plan, run.home)
     photos = reference_photos(run.home, run.persona.slug, version) if version else ()
     return ladder(run.pack, photos, climbing.heights, climbing.highest or default)
+
+
+@contextmanager
+def _climbing(folder: Path) -> Iterator[None]:
+    """Mark that somebody is at work on ``folder`` and its attempts; the mark ends with the process."""
+    from filelock import FileLock
+
+    lock = private_dir(folder.parent) / f".{folder.name}.lock"
+    with FileLock(lock, timeout=0, mode=0o600):
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # Windows removes no file that is open
+                lock.unlink(missing_ok=True)
 
 
 def _keep_best(tried: list[Attempted], folder: Path) -> None:

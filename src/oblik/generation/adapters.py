@@ -97,7 +97,7 @@ def lack(name: AdapterName, pack: OpenPack) -> Lack | None:
     kind, manifest = KINDS[name], pack.manifest
     if manifest.family not in kind.families:
         what = f"{name}: {kind.stranger}, {manifest.name} is of the family {manifest.family}"
-    elif not (pack.folder / kind.part).exists():
+    elif not pack.find(kind.part).exists():
         what = f"{name}: the pack {manifest.name} has no {kind.part}"
     elif name not in BACKENDS:
         what = f"{name}: the pack {manifest.name} has {kind.part}, but no engine here runs it yet"
@@ -149,21 +149,22 @@ class Sight:
             InvalidInput: there is no persona, or a photo lies outside its folder.
             NotFound: a photo is not there.
         """
+        return [self.file(plan, reference.image) for reference in plan.references]
+
+    def file(self, plan: Plan, image: str) -> Path:
+        """A file inside the folder of the plan's persona. Raises as `photos` does."""
         home = (self.personas / (plan.persona or "")).resolve()
         if home.parent != self.personas.resolve():
             raise InvalidInput("a reference needs a persona", hint="oblik persona list")
-        found = [(home / reference.image).resolve() for reference in plan.references]
-        for path, reference in zip(found, plan.references, strict=True):
-            if not path.is_relative_to(home):
-                raise InvalidInput(
-                    f"the reference {reference.image!r} is not of the persona {plan.persona!r}",
-                    hint="references are photos of the persona's own dataset",
-                )
-            if not path.is_file():
-                raise NotFound(
-                    f"the reference {reference.image!r} is not there", hint="oblik dataset build PHOTOS"
-                )
-        return found
+        path = (home / image).resolve()
+        if not path.is_relative_to(home):
+            raise InvalidInput(
+                f"the reference {image!r} is not of the persona {plan.persona!r}",
+                hint="references are photos of the persona's own dataset",
+            )
+        if not path.is_file():
+            raise NotFound(f"the reference {image!r} is not there", hint="oblik dataset build PHOTOS")
+        return path
 
     def vectors(self, plan: Plan, stack: FaceStack) -> NDArray[np.float32]:
         """Unit face vectors (N, D) of the plan's references. InvalidInput where a photo has no face."""

@@ -43,8 +43,12 @@ class Engine(Protocol):
         The same plan gives the same bytes on the same machine. When it is stopped, the pictures
         that were finished and a record of them stay.
 
+        Out of memory, smaller plans follow (`oblik.generation.degrade`); the record has the one that ran in
+        ``plan`` and what was given up in ``steps``.
+
         Raises:
             BackendError: a picture came out broken, or the machine cannot run the plan.
+            OutOfMemory: not even the smallest plan fits.
             JobCancelled: somebody asked to stop.
         """
         ...
@@ -71,12 +75,21 @@ def flaw(image_HW3: NDArray[np.floating[Any]]) -> str | None:
     return None
 
 
-def refuse_flawed(image_HW3: NDArray[np.floating[Any]], seed: int) -> None:
+def refuse_flawed(image_HW3: NDArray[np.floating[Any]], seed: int, attention: str = "native") -> None:
     """Raise BackendError when a picture is broken."""
     if wrong := flaw(image_HW3):
+        hint = "try dtype float32, or check the pack with: oblik pack verify"
+        if attention != "native":
+            hint = f"attention {attention!r} does that with some models: --attention native"
+        raise BackendError(f"the picture of seed {seed} was thrown away: {wrong}", hint=hint)
+
+
+def refuse_unfinished(done: int, steps: int) -> None:
+    """Raise BackendError for a batch whose denoising ended early, which a pipeline does without a word."""
+    if done != steps:
         raise BackendError(
-            f"the picture of seed {seed} was thrown away: {wrong}",
-            hint="try dtype float32, or check the pack with: oblik pack verify",
+            f"the pictures were thrown away: {done} of {steps} steps were done",
+            hint="give the same command again",
         )
 
 

@@ -7,11 +7,13 @@ Guidance is what Qwen-Image calls ``true_cfg_scale``; ranges are checked here, o
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field
 
 AdapterName = Literal["identity-tokens", "ip-adapter-faceid", "edit-reference"]
+Sampler = Literal["euler", "euler_ancestral"]
+Attention = Literal["native", "flash", "xformers", "sage"]
 
 
 class Reference(BaseModel):
@@ -27,11 +29,12 @@ class Reference(BaseModel):
 
 
 class Control(BaseModel):
-    """A control image (pose or depth) and its strength."""
+    """A control image and its strength. ``image`` is a path inside the folder of the plan's persona; the kind
+    ``given`` is whatever the pack's ControlNet reads."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["pose", "depth"]
+    kind: Literal["pose", "depth", "given"]
     image: str
     weight: float = Field(0.8, ge=0, le=2)
 
@@ -47,7 +50,12 @@ class Edit(BaseModel):
 
 
 class Plan(BaseModel):
-    """One batch of pictures, fully determined."""
+    """One batch of pictures, fully determined.
+
+    The last four say how the network is run. ``guidance_at_once`` (both passes of guidance in one call),
+    ``attention`` and ``compiled`` change a picture by rounding only; ``cache_threshold`` above 0 skips blocks
+    whose input hardly changed since the step before (first-block cache), and that is seen.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -59,7 +67,7 @@ class Plan(BaseModel):
     lora_scale: float = Field(0.8, ge=0, le=1.5)
     seeds: tuple[int, ...] = Field(min_length=1)
     batch: int = Field(8, ge=1, le=64)
-    sampler: Literal["euler", "euler_ancestral"] = "euler"
+    sampler: Sampler = "euler"
     steps: int = Field(30, ge=1, le=150)
     guidance: float = Field(4.0, ge=1, le=20)
     width_px: int = Field(768, ge=64, le=4096)
@@ -69,3 +77,18 @@ class Plan(BaseModel):
     references: tuple[Reference, ...] = ()
     controls: tuple[Control, ...] = ()
     edit: Edit | None = None
+    attention: Attention = "native"
+    guidance_at_once: bool = True
+    cache_threshold: float = Field(0.0, ge=0, le=1)
+    compiled: bool = False
+
+
+def value_range(name: str) -> str:
+    """What a value of a plan may be, in words: "1 to 150", "euler, euler_ancestral"; empty where any may."""
+    known = Plan.model_fields[name]
+    if choices := get_args(known.annotation) if get_origin(known.annotation) is Literal else ():
+        return ", ".join(str(choice) for choice in choices)
+    bounds = {type(each).__name__: each for each in known.metadata}
+    if {"Ge", "Le"} <= bounds.keys():
+        return f"{bounds['Ge'].ge:g} to {bounds['Le'].le:g}"
+    return ""

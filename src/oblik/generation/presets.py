@@ -22,7 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 import oblik
 from oblik.errors import Conflict, InvalidInput, NotFound
 from oblik.generation.ladder import Heights
-from oblik.generation.plan import Plan
+from oblik.generation.plan import Plan, value_range
+from oblik.generation.sizes import ASPECT, SHORT_SIDE, snapped, with_size
 from oblik.packs.manifest import Pack
 from oblik.paths import atomic_write
 
@@ -35,6 +36,9 @@ SHIPPED = Path(oblik.__file__).parent / "presets"
 NAME = r"[a-z0-9][a-z0-9_-]{0,39}"
 OF_ONE_PICTURE = ("pack", "persona", "prompt", "lora", "references", "controls", "edit")
 """What belongs to a single picture and never to a preset that is saved."""
+
+
+KNOWN = {*Plan.model_fields, SHORT_SIDE, ASPECT}
 
 
 class Pace(BaseModel):
@@ -66,7 +70,7 @@ class Level(BaseModel):
         side_px = native if native < self.made_for_px else self.side_px * native / self.made_for_px
         width, height = (pack.defaults.get(name, native) for name in ("width_px", "height_px"))
         scale, multiple = side_px / min(width, height), max(16, pack.side_multiple_px)
-        sides = (max(multiple, round(side * scale / multiple) * multiple) for side in (width, height))
+        sides = (snapped(side * scale, multiple) for side in (width, height))
         return dict(zip(("width_px", "height_px"), sides, strict=True)) | self.model_dump(
             include={"steps", "guidance"}
         )
@@ -112,7 +116,7 @@ def read_preset(path: Path) -> Preset:
             f"{path} is not a preset: {broken}", hint=f"compare it with {SHIPPED / 'fast.toml'}"
         ) from broken
     for values in (preset.plan, *preset.families.values()):
-        if unknown := sorted(values.keys() - Plan.model_fields.keys()):
+        if unknown := sorted(values.keys() - KNOWN):
             raise InvalidInput(
                 f"{path}: a plan has no {unknown[0]!r}", hint=f"known: {', '.join(Plan.model_fields)}"
             )
@@ -148,16 +152,20 @@ def list_presets(*folders: Path) -> list[Known]:
 def plan_from(preset: Preset, pack: Pack, asked: Mapping[str, Any]) -> Plan:
     """The plan that results; ``asked`` values that are None do not count as asked.
 
+    Sides are rounded to the pack's multiple; ``short_side_px`` and ``aspect`` stand for both of them.
+
     Raises InvalidInput, which names the value and its range.
     """
-    merged = layered(preset, pack) | {key: value for key, value in asked.items() if value is not None}
+    wishes = {key: value for key, value in asked.items() if value is not None}
+    merged = with_size(layered(preset, pack), wishes, max(16, pack.side_multiple_px))
     try:
         plan = Plan.model_validate({"pack": pack.name} | merged)
     except ValidationError as refused:
         first = refused.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where, known = ".".join(str(part) for part in first["loc"]), value_range(str(first["loc"][0]))
+        wrong = f"one of {known}" if "literal" in first["type"] else known
         raise InvalidInput(
-            f"{where}: {first['msg'].lower()}, not {first['input']!r}", hint="oblik generate --help"
+            f"{where}: {wrong or first['msg'].lower()}, not {first['input']!r}", hint="oblik generate --help"
         ) from None
     return plan.model_copy(update={"batch": min(plan.batch, preset.pace.largest_batch)})
 
@@ -203,7 +211,7 @@ def save_preset(name: str, folder: Path, preset: Preset, *, replace: bool = Fals
 
 def _refuse_values(values: Mapping[str, Any]) -> None:
     """Raise InvalidInput for what no plan could hold."""
-    if unknown := sorted(values.keys() - Plan.model_fields.keys()):
+    if unknown := sorted(values.keys() - KNOWN):
         raise InvalidInput(
             f"a plan has no {unknown[0]!r}",
             hint=f"known: {', '.join(name for name in Plan.model_fields if name not in OF_ONE_PICTURE)}",

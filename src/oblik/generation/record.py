@@ -6,26 +6,35 @@ the persona's slug.
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime
 from pathlib import Path
 
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from oblik.errors import InvalidInput, NotFound
 from oblik.generation.plan import Plan
-from oblik.paths import atomic_write
+from oblik.labels import Label, Labeller, Source, fingerprint
+from oblik.packs.manifest import Pack
+from oblik.paths import atomic_write, sha256_file
 
 FILE_NAME = "record.json"
 
 
 class Picture(BaseModel):
-    """One finished image. ``likeness`` is None until measured; ``face_found`` tells a miss apart."""
+    """One finished image: the hash of its labelled file, that of its pixels, which a replay compares.
+
+    ``likeness`` is None until measured; ``face_found`` tells a miss apart. ``pixels_sha256`` is None in
+    records that are older than labels.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     file: str
     seed: int
     sha256: str
+    pixels_sha256: str | None = None
     likeness: float | None = None
     face_found: bool | None = None
 
@@ -41,8 +50,26 @@ class Step(BaseModel):
     likeness_after: float | None = None
 
 
+class Restoration(BaseModel):
+    """What was done to the faces of the batch ``of``: ``weight`` of a network's face was blended in.
+
+    Likeness is the mean over the pictures that had passed; ``dropped`` of them no longer did.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    of: str
+    network: str
+    weights_sha256: str
+    weight: float
+    likeness_before: float
+    likeness_after: float
+    dropped: int
+
+
 class Record(BaseModel):
-    """What ran, with what, for how long, and how alike it came out."""
+    """What ran, with what, for how long, and how alike it came out. ``pack_sha256`` stands for every
+    file of the pack (`pack_sha256`); it is None in older records."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -54,6 +81,7 @@ class Record(BaseModel):
     lora_sha256: str | None
     references_sha256: dict[str, str] = Field(default_factory=dict)
     pack_version: str
+    pack_sha256: str | None = None
     libraries: dict[str, str]
     device: str
     free_vram_bytes: int | None
@@ -62,6 +90,26 @@ class Record(BaseModel):
     pictures: list[Picture]
     grid: str | None = None
     threshold: float | None = None
+    restoration: Restoration | None = None
+
+
+def pack_sha256(pack: Pack) -> str:
+    """One hash for the names and hashes of all files of a pack, as its manifest lists them."""
+    files = [file for part in pack.components.values() for file in part.files]
+    lines = "".join(sorted(f"{file.sha256}  {file.path}\n" for file in files))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def keep_picture(image: Image.Image, path: Path, seed: int, plan: Plan, labels: Labeller) -> Picture:
+    """Write a picture of ``plan`` with its label, and say what the record says of it."""
+    pixels = fingerprint(image)
+    labels.save(image, path, label_for(plan, f"{FILE_NAME}#{pixels}"))
+    return Picture(file=path.name, seed=seed, sha256=sha256_file(path), pixels_sha256=pixels)
+
+
+def label_for(plan: Plan, record: str = FILE_NAME) -> Label:
+    """What pictures of a plan, and contact sheets of them, say of themselves."""
+    return Label(source=Source.edited if plan.edit else Source.made, record=record, prompt=plan.prompt)
 
 
 def write_record(record: Record, folder: Path) -> Path:

@@ -5,6 +5,8 @@ In: a `LikenessReport` on test pictures, each of a known condition, and impostor
 
 The claim is about the LoRA, so the hard images are pictures made with it, under conditions that hide or turn
 a face. The person's own hard photos, measured beside them, say whether the *ruler* knows this face.
+To be accepted takes 200 pictures; that a LoRA falls short can be proven by fewer: when even the upper end of
+the interval stays below 90 %.
 What is *not* guaranteed: pictures of one condition are alike, so the interval is somewhat too short.
 """
 
@@ -16,14 +18,17 @@ from datetime import datetime
 from pydantic import BaseModel, ConfigDict
 
 from oblik.likeness.findings import Advice, LikenessReport, Verdict
-from oblik.likeness.gate import ENOUGH_STRESS, MISS, acceptance
+from oblik.likeness.gate import ENOUGH_STRESS, MISS, WANTED_TPR, acceptance
 from oblik.likeness.guards import Bleed, Copy
 from oblik.likeness.intervals import Rate
-from oblik.likeness.pairs import References, Scores_N
+from oblik.likeness.pairs import Scores_N
 from oblik.training.artifact import LoraArtifact
 
 NAMED = 4
 """So many of the conditions that fail are named."""
+HIGHEST_SCALE, SCALE_STEP = 0.9, 0.1
+"""Of the LoRA, in the requirement's range of 0.6 to 0.9."""
+FAST, RELIABLE = "fast", "reliable"
 
 
 class Condition(BaseModel):
@@ -54,7 +59,8 @@ class Acceptance(BaseModel):
     """Whether a LoRA may be called good. ``accepted`` is None while there are too few images to claim it.
 
     ``line`` says it in words; ``photos`` says the same of the person's own hard photos. ``profile`` is the
-    preset that this LoRA calls for: ``reliable`` once it is known not to be accepted.
+    preset that pictures of this LoRA are made with unless another is named: ``reliable`` once it is known to
+    fall short.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -85,13 +91,15 @@ def weigh(
     report: LikenessReport,
     conditions: list[Condition],
     impostor_S: Scores_N,
-    references: References,
     artifact: LoraArtifact,
+    lora_scale: float,
     now: datetime,
 ) -> Acceptance:
-    """Judge the test pictures of an artifact."""
+    """Judge the test pictures of an artifact, which were made with ``lora_scale``."""
     calibration = report.calibration
     accepted, line = acceptance(report.recognised, calibration.fmr)
+    short = accepted is False or report.recognised.high < WANTED_TPR
+    remedies = _remedies(report, conditions, artifact, lora_scale) if short else []
     return Acceptance(
         persona=report.persona,
         version=artifact.version,
@@ -104,20 +112,20 @@ def weigh(
         tpr=report.recognised,
         fmr=calibration.fmr,
         threshold=calibration.threshold,
-        profile="reliable" if accepted is False else "fast",
+        profile=RELIABLE if short else FAST,
         verdict=report.verdict,
         sentence=report.sentence,
         photos=report.acceptance,
         bleed=report.bleed,
         copying=report.copying,
-        advice=[*report.advice, *_hard_conditions(conditions), *_more_images(report)],
+        advice=[*remedies, *_other(report, remedies), *_more_images(report)],
         conditions=conditions,
         pairs=Pairs(
             generated=[score.centroid for score in report.scores if score.centroid is not None],
             generated_misses=report.misses,
             held_out=report.genuine_scores,
             stress=report.stress_scores,
-            stress_misses=references.stress_misses,
+            stress_misses=report.stress.trials - len(report.stress_scores) if report.stress else 0,
             impostors=[round(float(score), 4) for score in impostor_S],
         ),
     )
@@ -135,17 +143,59 @@ def by_condition(
     return rows
 
 
-def _hard_conditions(conditions: list[Condition]) -> list[Advice]:
-    """Which conditions the LoRA has not learned, the worst first."""
-    failed = sorted((row for row in conditions if row.recognised * 2 < len(row.likeness)), key=_mean)
+def _remedies(
+    report: LikenessReport, conditions: list[Condition], artifact: LoraArtifact, lora_scale: float
+) -> list[Advice]:
+    """What to do about a LoRA that falls short: photograph, retrain, raise its scale; what does not apply is
+    left out."""
+    found = (_photograph(report, conditions), _retrain(report, artifact), _raise_scale(report, lora_scale))
+    return [advice for advice in found if advice is not None]
+
+
+def _photograph(report: LikenessReport, conditions: list[Condition]) -> Advice | None:
+    """The conditions that the LoRA has not learned, the worst first."""
+    failed = sorted((row for row in conditions if row.recognised < WANTED_TPR * len(row.likeness)), key=_mean)
     if not failed:
-        return []
+        return None
     named = ", ".join(f"{row.name} {_mean(row):.2f}" for row in failed[:NAMED])
     text = (
-        f"mostly below the threshold in {len(failed)} of {len(conditions)} conditions ({named}): photograph "
-        "these and retrain, or use the reliable mode for them"
+        f"photograph: {len(failed)} of {len(conditions)} conditions fall short of the threshold "
+        f"{report.calibration.threshold:.2f} ({named}): take photos of these, then oblik dataset build PHOTOS"
     )
-    return [Advice(topic="conditions", text=text, number=len(failed))]
+    return Advice(topic="photograph", text=text, number=len(failed))
+
+
+def _retrain(report: LikenessReport, artifact: LoraArtifact) -> Advice | None:
+    """Longer where the last step was the best, with a higher rank where an earlier one was."""
+    chosen, steps, rank = artifact.chosen_step, artifact.steps, artifact.rank
+    if report.copying is not None and not report.copying.passed:
+        return None  # it has learned the photos by heart: more photos, not more training
+    if chosen is None or chosen >= steps:
+        best = "the last step was the best" if chosen is not None else "nobody judged its checkpoints"
+        text = f"retrain: {best} of {steps}: oblik train --steps {2 * steps}"
+        return Advice(topic="retrain", text=text, number=steps)
+    text = (
+        f"retrain: step {chosen} of {steps} was the best, so more steps do not help: with the new photos, "
+        f"oblik train --rank {2 * rank} (it was {rank})"
+    )
+    return Advice(topic="retrain", text=text, number=chosen)
+
+
+def _raise_scale(report: LikenessReport, lora_scale: float) -> Advice | None:
+    """Not where faces are missing: a stronger LoRA costs more of them."""
+    if lora_scale >= HIGHEST_SCALE or report.misses:
+        return None
+    higher = min(HIGHEST_SCALE, round(lora_scale + SCALE_STEP, 2))
+    text = (
+        f"raise the LoRA scale: the mean is {report.mean.value:.2f} at {lora_scale:.2f}, threshold "
+        f"{report.calibration.threshold:.2f}: oblik generate --lora-scale {higher:.2f}"
+    )
+    return Advice(topic="scale", text=text, number=report.mean.value)
+
+
+def _other(report: LikenessReport, remedies: list[Advice]) -> list[Advice]:
+    """The report's own advice; of likeness only where the remedies do not say it in more detail."""
+    return [advice for advice in report.advice if not (remedies and advice.topic == "likeness")]
 
 
 def _more_images(report: LikenessReport) -> list[Advice]:

@@ -17,7 +17,7 @@ VERSION = "4"
 PARTS = {
     "pipeline": "model_index.json", "transformer": "transformer", "text_encoder": "text_encoder",
     "vae": "vae", "tokenizer": "tokenizer", "scheduler": "scheduler", "faces": "faces", "words": "words",
-    "identity": "identity",
+    "identity": "identity", "controlnet": "controlnet",
 }  # fmt: skip
 LIMITS = (
     "Trained from scratch on procedurally rendered people who do not exist, at 128 px. It shows how "
@@ -28,16 +28,18 @@ DEFAULTS = {
     "dtype": "float32", "negative_prompt": " ",
 }  # fmt: skip
 TRAINING = {
-    "rank": 16, "alpha": 16.0, "targets": [*ATTENTION_TARGETS],
-    "learning_rate": 2e-3, "token_learning_rate": 5e-3, "token_steps": 120, "steps": 350, "batch": 12,
-    "text_layers": 0, "warmup_steps": 20, "face_weight": 2.0, "prior_share": 0.6, "validate_every": 50,
-    "checkpoint_every": 50, "sample_every": 210, "probe_images": 8, "dtype": "float32", "buckets": ["1:1"],
+    "rank": 16, "alpha": 16.0, "targets": [*ATTENTION_TARGETS, "img_mlp.net.0.proj", "img_mlp.net.2"],
+    "learning_rate": 2e-3, "token_learning_rate": 5e-3, "token_steps": 100, "steps": 260, "batch": 12,
+    "text_layers": 0, "warmup_steps": 20, "face_weight": 2.0, "prior_share": 0.5, "validate_every": 50,
+    "checkpoint_every": 50, "sample_every": 180, "probe_images": 8, "dtype": "float32", "buckets": ["1:1"],
 }  # fmt: skip
 
 
 def write_manifest(folder: Path) -> Pack:
     """Hash every file of the pack and write ``pack.json``."""
-    components = {part: _component(folder, place) for part, place in PARTS.items()}
+    components = {
+        part: _component(folder, place) for part, place in PARTS.items() if (folder / place).exists()
+    }
     pack = Pack(
         name="miniature",
         version=VERSION,

@@ -68,10 +68,16 @@ class Pack(BaseModel):
 
 
 class OpenPack(BaseModel):
-    """A pack that lies in a folder on this machine."""
+    """A pack that lies in a folder on this machine. ``own`` holds parts that were trained here for it."""
 
     manifest: Pack
     folder: Path
+    own: Path | None = None
+
+    def find(self, part: str) -> Path:
+        """A file or folder of the pack: the one that was trained here, else its own; it need not exist."""
+        mine = self.own / part if self.own else None
+        return mine if mine and mine.exists() else self.folder / part
 
     @property
     def tokenizer_file(self) -> Path:

@@ -33,7 +33,8 @@ def open_pack(name: str, home: Home) -> OpenPack:
     """
     for folder in (home.packs / name, BUNDLED / name, Path(name)):
         if (folder / MANIFEST).is_file():
-            return read_pack(folder)
+            pack = read_pack(folder)
+            return pack.model_copy(update={"own": home.adapters / pack.manifest.name})
     here = ", ".join(pack.manifest.name for pack in list_packs(home)) or "none"
     raise NotFound(
         f"there is no pack called {name!r}",

@@ -32,6 +32,7 @@ NEEDS: Mapping[str, Scope] = {
     "generate": Scope.portraits,
     "likeness": Scope.portraits,
     "replay": Scope.portraits,
+    "restore": Scope.portraits,
     "gallery export": Scope.portraits,
     "edit": Scope.edit,
     "chat": Scope.chat,

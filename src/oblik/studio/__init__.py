@@ -5,7 +5,8 @@ stages are imported when they are needed, so importing this package is cheap. Kn
 requests or pages.
 """
 
-from oblik.studio.acceptance import Accepted, accept, gather_impostors
+from oblik.studio.acceptance import Accepted, accept, gather_impostors, usual_mode
+from oblik.studio.adapters import list_adapters, remove_adapter, train_adapter
 from oblik.studio.datasets import (
     BuiltDataset,
     DatasetWishes,
@@ -25,6 +26,9 @@ from oblik.studio.gallery import (
     export_gallery,
     list_gallery,
     report_day,
+    report_due,
+    restore_faces,
+    schedule_report,
 )
 from oblik.studio.house import face_caution, face_pack_of, face_stack_of, home_of, now, pack_of, personas_of
 from oblik.studio.loras import (
@@ -81,6 +85,7 @@ from oblik.studio.pictures import (
     run_demo,
     train,
 )
+from oblik.studio.scenes import list_scenes, remove_scene, save_scene
 
 __all__ = [
     "Accepted",
@@ -123,11 +128,13 @@ __all__ = [
     "home_of",
     "import_persona",
     "install_lora",
+    "list_adapters",
     "list_datasets",
     "list_gallery",
     "list_loras",
     "list_personas",
     "list_presets",
+    "list_scenes",
     "make_consent",
     "measure_likeness",
     "now",
@@ -138,23 +145,31 @@ __all__ = [
     "plan_memory",
     "pull_pack",
     "read_audit",
+    "remove_adapter",
     "remove_pack",
+    "remove_scene",
     "replay",
     "report_day",
+    "report_due",
+    "restore_faces",
     "revoke_persona",
     "run_demo",
     "run_order",
     "save_preset",
+    "save_scene",
+    "schedule_report",
     "show_dataset",
     "show_lora",
     "show_persona",
     "show_preset",
     "smoke",
     "train",
+    "train_adapter",
     "undo_decisions",
     "uninstall_loras",
     "use_lora",
     "use_persona",
+    "usual_mode",
     "vault_protection",
     "verify_audit",
     "verify_dataset",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from oblik.studio.house import face_stack_of, home_of, now, pack_of
+from oblik.studio.house import engine_of, face_stack_of, home_of, now, pack_of
 from oblik.studio.operations import operation
 from oblik.studio.people import show_persona
 
@@ -37,19 +37,25 @@ def accept(
     """Test the persona's LoRA in use, or the one named, with ``images`` pictures (default: 12)."""
     from oblik.flows.acceptance import CONDITIONS
     from oblik.flows.acceptance import accept as run
-    from oblik.generation.engine import open_engine
     from oblik.progress import SilentProgress
 
     persona, home = show_persona(settings, slug), home_of(settings)
     with operation(settings, "likeness", persona.slug) as details:
         pack = pack_of(settings)
         found = run(
-            persona, version, home=home, pack=pack, engine=open_engine(device=settings.device),
+            persona, version, home=home, pack=pack, engine=engine_of(settings, pack),
             stack=face_stack_of(pack, settings), progress=progress or SilentProgress(), now=now(),
             images=images or len(CONDITIONS),
         )  # fmt: skip
         details.update(lora=found.version, pictures=found.images, accepted=str(found.accepted))
     return Accepted(found, home.persona(persona.slug).loras / found.version)
+
+
+def usual_mode(settings: Settings, slug: str | None = None, version: str | None = None) -> tuple[str, str]:
+    """The persona's mode when none is named, "fast" or "reliable", and why it is not fast."""
+    from oblik.flows.acceptance import usual_mode as run
+
+    return run(home_of(settings).persona(show_persona(settings, slug).slug).loras, version)
 
 
 def gather_impostors(

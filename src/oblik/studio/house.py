@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from oblik.faces.stack import FaceStack
     from oblik.generation.engine import Engine
+    from oblik.labels import Labeller
     from oblik.packs.manifest import OpenPack
     from oblik.paths import Home
     from oblik.personas.store import PersonaStore
@@ -54,13 +55,21 @@ def face_stack_of(pack: OpenPack, settings: Settings) -> FaceStack:
     return open_stack(**options)
 
 
-def engine_of(settings: Settings, pack: OpenPack) -> Engine:
+def engine_of(settings: Settings, pack: OpenPack, **options: Any) -> Engine:
     """The engine, which looks at photos and faces with the one face stack."""
     from oblik.generation.adapters import Sight
     from oblik.generation.engine import open_engine
 
     sight = Sight(home_of(settings).personas, lambda: face_stack_of(pack, settings))
-    return open_engine(device=settings.device, sight=sight)
+    return open_engine(device=settings.device, sight=sight, labels=labels_of(settings), **options)
+
+
+def labels_of(settings: Settings) -> Labeller:
+    """How pictures are labelled; the key that signs them lies in ``credentials`` in the home."""
+    from oblik.labels import Labeller, open_sign
+
+    sign = open_sign(settings.home / "credentials") if settings.content_credentials else None
+    return Labeller(settings.label_prompt, sign)
 
 
 def face_pack_of(pack: OpenPack, settings: Settings) -> OpenPack | None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from oblik.studio.acceptance import usual_mode
 from oblik.studio.house import engine_of, face_stack_of, home_of, now, pack_of, trainer_of
 from oblik.studio.operations import operation
 from oblik.studio.people import list_personas, show_persona
@@ -94,14 +95,20 @@ def generate(
     mode: str | None = None,
     auto: bool = False,
     max_rung: int | None = None,
+    control: tuple[str, Path, float] | None = None,
     progress: Progress | None = None,
     say: Callable[[str], object] | None = None,
 ) -> Generated:
     """Make portraits of the persona in the words of ``text``; ``asked`` are values of a plan.
 
-    ``mode`` is "fast" or "reliable" (default: the preset's; strangers are always fast). With ``auto``
+    ``mode`` is "fast" or "reliable" (default: the preset's, without one what the LoRA's test calls for;
+    strangers are always fast). With ``auto``
     they are measured, and rungs up to ``max_rung`` climbed while they fall short; ``say`` is told each score.
+    ``control`` is what they follow, on every rung: "pose", "depth" or "given", a file, how closely.
     """
+    from functools import partial
+
+    from oblik.flows.control import Wish, controlled
     from oblik.flows.generate import Order, plan_order
     from oblik.flows.reliable import Climbing, generate_in_mode, silent
     from oblik.generation.heat import HeatGuard, open_thermometer
@@ -111,17 +118,27 @@ def generate(
 
     persona, home = show_persona(settings, slug), home_of(settings)
     with operation(settings, "generate", persona.slug) as details:
+        if mode is None and preset is None and lora and token:
+            mode, why = usual_mode(settings, slug, (asked or {}).get("lora"))
+            if why and say:
+                say(f"mode {mode}: {why}; --mode fast goes without")
         pack = pack_of(settings)
         others = [other.trigger for other in list_personas(settings) if other.slug != persona.slug]
         wanted = {**(asked or {}), "mode": mode if token else "fast"}
         order = Order(text, wanted, lora=lora, token=token, style=style)
         presets = home.root / "presets"
-        plan = plan_order(order, persona, find_preset(preset or mode or "fast", presets), pack, home, others)
+        chosen = find_preset(preset or mode or "fast", presets)
+        plan = plan_order(order, persona, chosen, pack, home, others)
+        if control:
+            plan = controlled(
+                plan, Wish(*control), home=home, pack=pack, stack=lambda: face_stack_of(pack, settings)
+            )
         heights = find_preset("reliable", presets).ladder.get(pack.manifest.family, Heights())
         guard = HeatGuard(open_thermometer(device=settings.device))
+        engine = engine_of(settings, pack, rest=partial(guard.rest, pause_s=chosen.pace.pause_s))
         climbing = Climbing(auto and token, max_rung, heights, say or silent)
         record, folder = generate_in_mode(
-            persona, plan, climbing, home=home, pack=pack, engine=engine_of(settings, pack),
+            persona, plan, climbing, home=home, pack=pack, engine=engine,
             stack=lambda: face_stack_of(pack, settings), progress=guard.watch(progress or SilentProgress()),
             now=now(),
         )  # fmt: skip
@@ -176,7 +193,7 @@ def measure_likeness(
 def replay(
     settings: Settings, place: Path, *, keep: Path | None = None, progress: Progress | None = None
 ) -> Replay:
-    """Run a record again and compare the bytes; ``keep`` is where the new pictures stay."""
+    """Run a record again and compare the pixels; ``keep`` is where the new pictures stay."""
     from tempfile import TemporaryDirectory
 
     from oblik.flows.generate import replay as run

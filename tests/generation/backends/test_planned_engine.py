@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from oblik.diffusion.modulation import is_baked
-from oblik.errors import OutOfMemory
+from oblik.errors import JobCancelled, OutOfMemory
 from oblik.generation.backends.diffusers_engine import DiffusersEngine
+from oblik.generation.backends.shortage import fitting
 from oblik.generation.plan import Plan
 from oblik.generation.record import Record, read_record
 from oblik.packs.manifest import OpenPack
@@ -31,13 +33,57 @@ ROOMY = 2 * GIB
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-class Engine(DiffusersEngine):
-    """Plans of its choice; the first ``full`` pipelines run out of memory in ``part``."""
+class Narrow(torch.nn.Module):
+    """Stands in for a layer; whoever reads its weight hears of it."""
 
-    def __init__(self, vram_bytes: int | None = ROOMY, part: str = "", full: int = 1) -> None:
+    def __init__(self, layer: Any, read: Callable[..., None]) -> None:
+        super().__init__()
+        self.layer, self.read = layer, read
+        self.bias, self.kernel_size = layer.bias, layer.kernel_size
+
+    @property
+    def weight(self) -> torch.Tensor:
+        self.read()
+        found: torch.Tensor = self.layer.weight
+        return found
+
+
+class Engine(DiffusersEngine):
+    """Plans of its choice; memory runs out ``full`` times at ``stage`` after ``skip`` calls, as ``error``
+    says it."""
+
+    def __init__(
+        self, vram_bytes: int | None = ROOMY, stage: str = "", full: int = 1,
+        error: Exception | None = None, skip: int = 0,
+    ) -> None:  # fmt: skip
         super().__init__("cpu", vram_bytes)
-        self.part, self.full, self.opened = part, full, 0
+        self.stage, self.full, self.skip, self.opened = stage, full, skip, 0
+        self.error = error or torch.OutOfMemoryError("CUDA out of memory")
         self.wanted: dict[str, Any] = {}
+        self.narrow: set[int] = set()
+
+    def fill(self, *_: Any) -> None:
+        self.skip -= 1
+        if self.full > 0 and self.skip < 0:
+            self.full -= 1
+            raise self.error
+
+    def _family(self, *asked: Any) -> Any:
+        if self.stage == "load":
+            asked[-1].enter("load")
+            self.fill()
+        family = super()._family(*asked)
+        if id(family) not in self.narrow:
+            self.narrow.add(id(family))
+            if self.stage == "encode text":
+                encoders = {"text_encoder": family.pipeline.text_encoder, **self._aside}
+                encoders["text_encoder"].register_forward_pre_hook(self.fill)
+            elif self.stage == "denoise":
+                family.network.register_forward_pre_hook(self.fill)
+            elif self.stage == "decode":
+                decoder = family.pipeline.vae.decoder
+                decoder.conv_in = Narrow(decoder.conv_in, self.fill)
+        return family
 
     def _memory_plan(self, plan: Plan, pack: OpenPack, artifact: Path | None) -> MemoryPlan | None:
         found = super()._memory_plan(plan, pack, artifact)
@@ -47,16 +93,8 @@ class Engine(DiffusersEngine):
         return found
 
     def _open_by(self, *asked: Any) -> Any:
-        family = super()._open_by(*asked)
         self.opened += 1
-        if self.part and self.opened <= self.full:
-
-            def fill(*_: Any) -> None:
-                raise torch.OutOfMemoryError("CUDA out of memory")
-
-            whole = {**self._aside, "decoder": family.pipeline.vae.decoder}
-            (whole.get(self.part) or family.network).register_forward_pre_hook(fill)
-        return family
+        return super()._open_by(*asked)
 
 
 @pytest.fixture(scope="module")
@@ -96,27 +134,130 @@ def test_baked_pictures_are_the_same_bytes_and_other_schedules_are_baked_again(
     assert bytes_of(again) == bytes_of(run(Engine(None), pack, tmp_path / "unbaked", **other))
 
 
-@pytest.mark.parametrize(
-    ("part", "stage"), [("text_encoder", "encode text"), ("transformer", "denoise"), ("decoder", "decode")]
-)
-def test_out_of_memory_once_gives_whole_pictures_and_a_record_of_what_was_given_up(
-    pack: OpenPack, plain: Record, tmp_path: Path, part: str, stage: str
+class Heard(SilentProgress):
+    """Remembers the stages that an operator would see."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages: list[str] = []
+
+    def stage(self, name: str, total: int | None = None) -> Any:
+        self.stages.append(name)
+        return super().stage(name, total)
+
+
+GIVEN_UP = {
+    "load": (1, ["offload"]),
+    "encode text": (1, ["offload"]),
+    "denoise": (3, ["two passes of guidance", "half the batch", "offload"]),
+    "decode": (1, ["half the batch"]),
+    "decode alone": (1, ["offload"]),
+}
+
+
+@pytest.mark.parametrize("case", GIVEN_UP)
+def test_out_of_memory_at_any_stage_goes_on_smaller_and_says_so(
+    pack: OpenPack, plain: Record, tmp_path: Path, case: str
 ) -> None:
-    engine = Engine(part=part)
-    record = run(engine, pack, tmp_path)
-    assert engine.opened == 2
-    assert [picture.seed for picture in record.pictures] == [3, 4]
-    assert len(bytes_of(record)) == len(bytes_of(plain))
-    assert [step.name for step in record.steps] == ["memory plan", "smaller memory plan"]
-    assert record.steps[1].reason.startswith(f"out of memory in {stage!r}")
-    assert read_record(tmp_path) == record
-    assert record.asked == PLAN
+    (full, names), stage = GIVEN_UP[case], case.removesuffix(" alone")
+    engine, heard = Engine(stage=stage, full=full), Heard()
+    plan = PLAN.model_copy(update={"batch": 1 if stage != case else 2})
+    record = engine.run(plan, pack=pack, artifact=None, out_dir=tmp_path, now=NOW, progress=heard)
+    assert engine.full == 0
+    assert [step.name for step in record.steps] == ["memory plan", *names]
+    assert [name for name in heard.stages if name != "generate"] == names
+    assert all(f"out of memory in {stage!r}" in step.reason for step in record.steps[1:])
+    assert engine.opened == (2 if names[-1] == "offload" and stage != "load" else 1)
+    assert (record.asked, read_record(tmp_path)) == (plan, record)
+    assert (record.plan.width_px, record.plan.steps) == (PLAN.width_px, PLAN.steps)
+    assert record.plan.guidance_at_once == ("two passes of guidance" not in names)
+    assert record.plan.batch == (1 if "half the batch" in names else plan.batch)
+    assert len(record.pictures) == 2
+    assert stage in ("denoise", "decode") or bytes_of(record) == bytes_of(plain)
 
 
-def test_with_no_plan_left_it_is_an_error(pack: OpenPack, tmp_path: Path) -> None:
-    with pytest.raises(OutOfMemory, match="no smaller plan is left"):
-        run(Engine(part="transformer", full=99), pack, tmp_path)
+def test_after_running_out_the_next_pictures_are_those_of_a_fresh_engine(
+    pack: OpenPack, plain: Record, tmp_path: Path
+) -> None:
+    """With a cache on, in the middle of a step of the second of two batches."""
+    engine = Engine(None, "denoise", skip=5)
+    cached = {"cache_threshold": 0.5, "seeds": (8, 9, 10, 11)}
+    assert len(run(engine, pack, tmp_path / "short", **cached).pictures) == 4
+    assert bytes_of(run(engine, pack, tmp_path / "after")) == bytes_of(plain)
+
+
+def test_what_an_attempt_had_finished_is_not_left_beside_the_next_ones(
+    pack: OpenPack, tmp_path: Path
+) -> None:
+    """The first had two of four pictures; the second is stopped before it has any."""
+    checks = iter(range(100))
+    stopped = SilentProgress(lambda: next(checks) >= 2)
+    plan = PLAN.model_copy(update={"seeds": (8, 9, 10, 11)})
+    where: dict[str, Any] = {"pack": pack, "artifact": None, "out_dir": tmp_path, "now": NOW}
+    with pytest.raises(JobCancelled):
+        Engine(None, "denoise", skip=5).run(plan, **where, progress=stopped)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("MPS backend out of memory"),
+        OutOfMemory("by a plan"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_every_way_of_saying_it_is_understood(
+    pack: OpenPack, plain: Record, tmp_path: Path, error: Exception
+) -> None:
+    record = run(Engine(None, "denoise", 1, error), pack, tmp_path)
+    assert [step.name for step in record.steps] == ["two passes of guidance"]
+    assert bytes_of(record) == bytes_of(plain)
+
+
+def test_another_error_is_no_shortage(pack: OpenPack, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="shapes"):
+        run(Engine(None, "denoise", 1, RuntimeError("shapes differ")), pack, tmp_path)
+
+
+def test_larger_pictures_become_smaller_ones(pack: OpenPack, tmp_path: Path) -> None:
+    large = {"width_px": 544, "height_px": 544, "guidance": 1.0, "seeds": (3,), "steps": 2}
+    record = run(Engine(None, "denoise"), pack, tmp_path, **large)
+    assert [step.name for step in record.steps] == ["smaller pictures"]
+    with Image.open(tmp_path / record.pictures[0].file) as picture:
+        assert picture.size == (512, 512)
+
+
+def test_with_nothing_left_to_give_up_it_is_an_error(pack: OpenPack, tmp_path: Path) -> None:
+    with pytest.raises(OutOfMemory, match="no smaller plan is left"):
+        run(Engine(stage="load", full=99), pack, tmp_path / "planned")
+    with pytest.raises(OutOfMemory, match="not even one at a time: out of memory in 'encode text'"):
+        run(Engine(None, "encode text", full=99), pack, tmp_path / "unplanned")
+    assert not (tmp_path / "planned").exists()
+
+
+def test_free_memory_is_asked_for_before_each_run(pack: OpenPack, tmp_path: Path) -> None:
+    free = iter((ROOMY, ROOMY, GIB + 1))
+    engine = DiffusersEngine("cpu", lambda: next(free))
+    for folder in ("first", "second"):
+        assert run(engine, pack, tmp_path / folder).steps[0].reason == "Gave up nothing."
+    with pytest.raises(OutOfMemory, match="does not fit"):
+        run(engine, pack, tmp_path / "third")
+
+
+def test_what_has_no_memory_plan_is_planned_smaller() -> None:
+    said: list[str] = []
+
+    def planner(plan: Plan) -> None:
+        if plan.width_px > 600:
+            raise OutOfMemory("too large")
+
+    large = PLAN.model_copy(update={"width_px": 1024, "height_px": 1024})
+    fit = fitting(large, planner, lambda name, reason: said.append(f"{name}: {reason}"), 16)
+    assert (fit.plan.width_px, fit.plan.height_px, fit.plan.batch) == (576, 576, 2)
+    assert said == ["smaller pictures: too large"] * 2
 
 
 def test_a_persons_lora_and_token_are_there_in_baked_pictures(

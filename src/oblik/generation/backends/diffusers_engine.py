@@ -1,9 +1,8 @@
-"""The in-process engine: plain pipelines of diffusers, through their families.
+"""The in-process engine: one diffusers pipeline, one plan, pictures that can be made again.
 
 In: a plan. Out: pictures, grid and record, as `oblik.generation.engine.Engine` promises. One
-pipeline stays open between runs of the same pack and LoRA, with the text states of the last prompts. On a
-CUDA card a memory plan decides how the pipeline is held; out of memory, all pictures are made again by the
-next one.
+pipeline stays open between runs of the same pack and LoRA (`holding`). On a CUDA card a memory plan decides
+how it is held; out of memory, all pictures are made again by the next smaller plan (`shortage`).
 
 The noise of a seed is drawn in float32 on the CPU, one generator per seed, so a seed means the
 same noise in every batch, dtype and on every device. Legend: B pictures.
@@ -18,94 +17,99 @@ from datetime import datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
-from diffusers.models.cache_utils import CacheMixin
 from PIL import Image
 
-from oblik.diffusion import modulation
-from oblik.diffusion.device import few_threads, free_vram, pick_device
-from oblik.diffusion.families.family import Family, Text, family_of
-from oblik.diffusion.load import RAM, encoders_of, loading, open_pipeline, plan_for, settle
-from oblik.diffusion.memory import with_replanning
-from oblik.diffusion.offload import move
+from oblik import __version__
+from oblik.diffusion import samplers
+from oblik.diffusion.device import few_threads, free_memory, free_vram, is_small
+from oblik.diffusion.families.family import FAMILIES, Family, Text, family_of
 from oblik.errors import BackendUnavailable, OutOfMemory
 from oblik.generation.adapters import Sight
-from oblik.generation.backends.references import References
-from oblik.generation.engine import GRID, chunks, picture_name, refuse_flawed
+from oblik.generation.backends.control import Control
+from oblik.generation.backends.holding import Held, Holding, Vram
+from oblik.generation.backends.passes import Way, at_once, stills
+from oblik.generation.backends.references import Paint, References
+from oblik.generation.backends.shortage import Fit, fitting, is_shortage, smaller
+from oblik.generation.backends.tuning import forget
+from oblik.generation.degrade import Stage
+from oblik.generation.engine import GRID, chunks, picture_name, refuse_flawed, refuse_unfinished
 from oblik.generation.plan import Plan
-from oblik.generation.record import Picture, Record, Step, write_record
-from oblik.images import grid, save_clean_png
+from oblik.generation.record import (
+    FILE_NAME,
+    Record,
+    Step,
+    keep_picture,
+    label_for,
+    pack_sha256,
+    read_record,
+    write_record,
+)  # fmt: skip
+from oblik.images import grid
+from oblik.labels import PLAIN, Labeller
 from oblik.packs.manifest import OpenPack
-from oblik.packs.memory_plan import Configuration, MemoryPlan, Stage
-from oblik.paths import private_dir, sha256_file
+from oblik.packs.memory_plan import MemoryPlan
+from oblik.paths import private_dir
 from oblik.progress import Progress
-from oblik.training.artifact import WEIGHTS, read_artifact
-from oblik.training.config import MLP_TARGETS
+from oblik.training.artifact import read_artifact
 
+TWO_CALLS = "true_cfg_scale"
+"""The guidance of pipelines that call their network twice in each step; the others do it at once."""
+NO_MASK = ("flash", "sage")
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "numpy", "pillow")
 
 
-class Held(NamedTuple):
-    """How a memory plan holds the pipeline, whom to tell of each stage, what the record says, references."""
-
-    choice: Configuration | None = None
-    enter: Callable[[Stage], None] = lambda _stage: None
-    steps: tuple[Step, ...] = ()
-    asked: Plan | None = None
-    references: References | None = None
-
-
-class DiffusersEngine:
-    """Runs plans through one cached pipeline. ``vram_bytes`` are what a memory plan may use (default: the
-    CUDA card's); ``sight`` is what it finds faces and reference photos with."""
+class DiffusersEngine(Holding):
+    """Runs plans through one cached pipeline. ``sight`` is what it finds faces and reference photos with;
+    ``rest`` is called between two batches, of one run or of two; ``labels`` signs pictures."""
 
     def __init__(
-        self, device: str = "auto", vram_bytes: int | None = None, sight: Sight | None = None
+        self,
+        device: str = "auto",
+        vram_bytes: Vram = None,
+        sight: Sight | None = None,
+        rest: Callable[[Progress], object] = bool,
+        labels: Labeller = PLAIN,
     ) -> None:
-        self._device, self._vram_bytes, self._sight = pick_device(device), vram_bytes, sight
-        self._open: tuple[tuple[Any, ...], Family] | None = None
-        self._aside: dict[str, Any] = {}
-        self._texts: dict[tuple[str, float], Text] = {}
+        super().__init__(device, vram_bytes)
+        self._sight, self._rest, self._rests, self._labels = sight, rest, False, labels
 
     def run(
         self, plan: Plan, *, pack: OpenPack, artifact: Path | None, out_dir: Path, now: datetime,
         progress: Progress,
     ) -> Record:  # fmt: skip
         _refuse_unknown(plan)
-        memory = self._memory_plan(plan, pack, artifact)
-        where = (pack, artifact, out_dir, now, progress)
-        if memory is None:
-            return self._run(plan, *where, Held())
-        steps = [Step(name="memory plan", reason=memory.gave_up)]
+        steps: list[Step] = []
+        at: list[Stage] = ["load"]
+        multiple_px = max(16, pack.manifest.side_multiple_px)
 
-        def attempt(memory: MemoryPlan, enter: Callable[[Stage], None]) -> Record:
-            choice = memory.configuration
-            smaller = plan.model_copy(update={"batch": min(plan.batch, choice.batch)})
+        def note(name: str, reason: str) -> None:
+            steps.append(Step(name=name, reason=reason))
+            with progress.stage(name, 1) as advance:
+                advance(1, reason)
+
+        def enter(stage: Stage) -> None:
+            at[0] = stage
+
+        fit = fitting(plan, lambda tried: self._memory_plan(tried, pack, artifact), note, multiple_px)
+        if fit.memory:
+            steps.append(Step(name="memory plan", reason=fit.memory.gave_up))
+        while True:
+            fit = _as_it_runs(fit, pack)
+            held = Held(fit.memory, enter, tuple(steps), plan)
             try:
-                return self._run(smaller, *where, Held(choice, enter, tuple(steps), plan))
-            except (torch.OutOfMemoryError, OutOfMemory):
-                self._open, self._aside, self._texts = None, {}, {}
-                raise
-
-        def note(message: str) -> None:
-            steps.append(Step(name="smaller memory plan", reason=message))
-            with progress.stage("smaller memory plan", 1) as advance:
-                advance(1, message)
-
-        return with_replanning(attempt, memory, note)
-
-    def _memory_plan(self, plan: Plan, pack: OpenPack, artifact: Path | None) -> MemoryPlan | None:
-        lora = read_artifact(artifact) if artifact else None
-        shape: dict[str, Any] = {}
-        if lora:
-            shape = {"rank": lora.rank, "mlp_lora": bool(set(lora.targets) & set(MLP_TARGETS))}
-        return plan_for(
-            pack, device=self._device, vram_bytes=self._vram_bytes, dtype=plan.dtype, purpose="generate",
-            width_px=plan.width_px, height_px=plan.height_px, batch=plan.batch, **shape,
-        )  # fmt: skip
+                return self._run(fit.plan, pack, artifact, out_dir, now, progress, held)
+            except (RuntimeError, MemoryError, OutOfMemory) as error:
+                if not is_shortage(error):
+                    raise
+            # The error held the frames that held the tensors: only now can they be freed.
+            fit = smaller(fit, at[0], note, multiple_px)
+            if at[0] == "load":
+                self._open, self._aside = None, {}
+            _remove_pictures(out_dir, now)
+            free_memory()
 
     def _run(
         self, plan: Plan, pack: OpenPack, artifact: Path | None, out_dir: Path, now: datetime,
@@ -113,6 +117,7 @@ class DiffusersEngine:
     ) -> Record:  # fmt: skip
         seconds: dict[str, float] = {}
         held = held._replace(references=References.of(plan, pack, self._sight))
+        held = held._replace(control=Control.of(plan, pack, self._sight))
         free_bytes = free_vram(self._device)
         with _timed(seconds, "load"):
             family = self._family(plan, pack, artifact, held)
@@ -123,99 +128,23 @@ class DiffusersEngine:
             words = self._words(family, plan, held)
         if held.references:
             held.references.begin(record)
+        if held.control:
+            held.control.begin(record)
         images: list[Image.Image] = []
         try:
             runs = 2 if held.references else 1
             with progress.stage("generate", runs * len(plan.seeds) * plan.steps) as advance:
                 for seeds in chunks(plan.seeds, plan.batch):
+                    if self._rests:
+                        self._rest(progress)
+                    self._rests = True
                     held.enter("denoise")
                     call = (family, plan, seeds, words)
                     images += self._chunk(call, record, out_dir, progress, advance, held)
         finally:
             if record.pictures:
-                _finish(record, images, out_dir)
+                _finish(record, images, out_dir, self._labels)
         return record
-
-    def _family(self, plan: Plan, pack: OpenPack, artifact: Path | None, held: Held) -> Family:
-        held.enter("denoise")
-        dtype: torch.dtype = getattr(torch, plan.dtype)
-        weights = sha256_file(artifact / WEIGHTS) if artifact else None
-        key = (pack.folder, pack.manifest.version, artifact, weights, plan.dtype, held.choice)
-        if self._open is None or self._open[0] != key:
-            self._open, self._aside, self._texts = None, {}, {}
-            if held.choice is None:
-                pipeline = open_pipeline(pack, artifact, dtype=dtype, device=self._device)
-                opened: Family = family_of(pack.manifest.family)(pipeline)
-            else:
-                opened = self._open_by(held.choice, plan, pack, artifact, dtype)
-            opened.pipeline.set_progress_bar_config(disable=True)
-            opened.pipeline.vae.enable_slicing()  # a picture's bytes do not depend on its batch's size
-            self._open = (key, opened)
-        family = self._open[1]
-        if held.choice and held.choice.baked_modulation and dtype != torch.bfloat16:
-            times, rows = self._times(family, plan, dtype), min(plan.batch, len(plan.seeds))
-            modulation.ensure(family.network, times, rows=rows, device=self._device)
-        if artifact is not None:
-            family.scale_lora(plan.lora_scale)
-        return family
-
-    def _open_by(
-        self, choice: Configuration, plan: Plan, pack: OpenPack, artifact: Path | None, dtype: torch.dtype
-    ) -> Family:
-        """The pipeline as a plan holds it; its text encoders are set aside, in RAM unless they stay."""
-        place, packing = loading(choice, self._device)
-        opened = open_pipeline(pack, artifact, dtype=dtype, device=place, **packing)
-        family: Family = family_of(pack.manifest.family)(opened)
-        times, rows = None, min(plan.batch, len(plan.seeds))
-        if choice.baked_modulation and dtype == torch.bfloat16:
-            times, rows = modulation.every_bfloat16(), choice.batch
-        elif choice.baked_modulation:
-            times = self._times(family, plan, dtype)
-        settle(family, choice, times, rows=rows, dtype=dtype, device=self._device)
-        home = self._device if choice.text_encoder_place == "stays" else RAM
-        self._aside = encoders_of(opened)
-        for name, encoder in self._aside.items():
-            encoder.to(home)
-            setattr(opened, name, None)
-        return family
-
-    def _times(self, family: Family, plan: Plan, dtype: torch.dtype) -> torch.Tensor:
-        size_px = (plan.width_px, plan.height_px)
-        pipeline = family.pipeline
-        return modulation.schedule_times(pipeline, plan.steps, size_px, device=self._device, dtype=dtype)
-
-    def _words(self, family: Family, plan: Plan, held: Held) -> dict[str, Any]:
-        """The plan's prompts, encoded, as the pipeline takes them."""
-        prompts = [plan.prompt, *([plan.negative_prompt] if plan.guidance > 1 else [])]
-        keys = [(prompt, plan.lora_scale) for prompt in prompts]
-        if held.references or not self._texts.keys() >= set(keys):
-            held.enter("encode text")
-            self._texts = dict(zip(keys, self._encoded(family, prompts, held), strict=True))
-        text, *negative = (self._texts[key] for key in keys)
-        return family.words(text, negative[0] if negative else None)
-
-    @torch.no_grad()
-    def _encoded(self, family: Family, prompts: list[str], held: Held) -> list[Text]:
-        """Text states; with a plan that frees the text encoders, the rest makes way for them."""
-        pipeline = family.pipeline
-        freed = held.choice is not None and held.choice.text_encoder_place == "freed"
-        away = [part for part in (family.network, pipeline.vae) if freed and self._device.type != "cpu"]
-        for part in away:
-            move(part, RAM)
-        for name, encoder in self._aside.items():
-            setattr(pipeline, name, encoder.to(self._device) if freed else encoder)
-        try:
-            place = next(iter(encoders_of(pipeline).values())).device
-            if held.references:
-                held.references.encode(pipeline, self._device)
-            return [family.text([prompt], place).to(self._device) for prompt in prompts]
-        finally:
-            for name, encoder in self._aside.items():
-                setattr(pipeline, name, None)
-                if freed:
-                    encoder.to(RAM)
-            for part in away:
-                move(part, self._device)
 
     def _chunk(
         self, call: tuple[Family, Plan, tuple[int, ...], dict[str, Any]], record: Record, out_dir: Path,
@@ -229,56 +158,92 @@ class DiffusersEngine:
             held.enter("decode" if step == plan.steps - 1 else "denoise")
             return tensors
 
+        way = self._way(family, plan, held.choice)
         with _timed(record.seconds, "denoise"), few_threads(family.network):
-            paint = partial(_denoise, family, plan, seeds)
+            paint: Paint = partial(_denoise, family, plan, seeds, way=way)
+            if held.control:
+                paint = held.control.beside(paint, family, len(seeds))
             if held.references:
                 paint = partial(held.references.paint, paint, family.pipeline, seeds)
             pixels_BHW3 = paint(words, each_step)
         with _timed(record.seconds, "write"):
             return [
-                _keep(image, seed, record, out_dir) for image, seed in zip(pixels_BHW3, seeds, strict=True)
+                _keep(image, seed, record, out_dir, self._labels)
+                for image, seed in zip(pixels_BHW3, seeds, strict=True)
             ]
 
 
 def _denoise(
-    family: Family, plan: Plan, seeds: tuple[int, ...], words: dict[str, Any], each_step: Any
-) -> Any:
+    family: Family, plan: Plan, seeds: tuple[int, ...], words: dict[str, Any], each_step: Any,
+    way: Way = "two calls",
+) -> Any:  # fmt: skip
     """Pictures (B, H, W, 3) in 0..1. Whatever happens, no cached state reaches the next picture."""
+    done: list[int] = []
+
+    def counted(pipeline: Any, step: int, *rest: Any) -> Any:
+        done.append(step)
+        return each_step(pipeline, step, *rest)
+
+    negative = words.get("negative_prompt_embeds") if family.guidance == TWO_CALLS else None
+    other = None if negative is None else Text(negative, words.get("negative_prompt_embeds_mask"))
+    if other and plan.attention in NO_MASK and other.states.shape[1] != words["prompt_embeds"].shape[1]:
+        way = "two calls"
+    threads = 2 if is_small(family.network) else 1
     try:
-        return family.pipeline(
-            num_images_per_prompt=len(seeds),
-            latents=family.noise(seeds, (plan.width_px, plan.height_px)),
-            num_inference_steps=plan.steps,
-            width=plan.width_px,
-            height=plan.height_px,
-            output_type="np",
-            callback_on_step_end=each_step,
-            **{family.guidance: plan.guidance},
-            **words,
-        ).images
-    except torch.OutOfMemoryError as full:
-        raise OutOfMemory(
-            f"{plan.width_px}x{plan.height_px} px, {len(seeds)} at once, do not fit into memory",
-            hint="ask for fewer pictures at once: --batch 1",
-        ) from full
+        with at_once(family.network, other, way), stills(family.pipeline.vae, threads):
+            pixels_BHW3 = family.pipeline(
+                num_images_per_prompt=len(seeds),
+                latents=family.noise(seeds, (plan.width_px, plan.height_px)),
+                num_inference_steps=plan.steps,
+                width=plan.width_px,
+                height=plan.height_px,
+                output_type="np",
+                callback_on_step_end=counted,
+                **{family.guidance: plan.guidance},
+                **samplers.begin(family.pipeline, seeds),
+                **words,
+            ).images
     finally:
-        if isinstance(family.network, CacheMixin):
-            family.network._reset_stateful_cache()
+        forget(family.network)
+    refuse_unfinished(len(done), getattr(family.pipeline, "num_timesteps", plan.steps))
+    return pixels_BHW3
 
 
-def _keep(pixels_HW3: Any, seed: int, record: Record, out_dir: Path) -> Image.Image:
-    refuse_flawed(pixels_HW3, seed)
+def _as_it_runs(fit: Fit, pack: OpenPack) -> Fit:
+    """The plan with the batch of its memory plan; with guidance at once only where that can be and fits."""
+    plan, memory = fit
+    twice = pack.manifest.family in FAMILIES and family_of(pack.manifest.family).guidance == TWO_CALLS
+    once = plan.guidance_at_once and twice and (memory is None or _holds_both(memory))
+    batch = min(plan.batch, memory.configuration.batch) if memory else plan.batch
+    return Fit(plan.model_copy(update={"batch": batch, "guidance_at_once": once}), memory)
+
+
+def _holds_both(memory: MemoryPlan) -> bool:
+    """Whether both passes of guidance fit beside each other."""
+    stage = next(each for each in memory.stages if each.stage == "denoise")
+    return stage.total + stage.rows.get("activations", 0) <= memory.usable_bytes
+
+
+def _remove_pictures(folder: Path, now: datetime) -> None:
+    """What this run's attempt that ran out of memory had finished: the next attempt makes all of them."""
+    if (folder / FILE_NAME).is_file() and (record := read_record(folder)).started_at == now:
+        for name in (*(picture.file for picture in record.pictures), record.grid or GRID, FILE_NAME):
+            (folder / name).unlink(missing_ok=True)
+
+
+def _keep(pixels_HW3: Any, seed: int, record: Record, out_dir: Path, labels: Labeller) -> Image.Image:
+    refuse_flawed(pixels_HW3, seed, record.plan.attention)
     image = Image.fromarray(np.round(pixels_HW3 * 255).astype(np.uint8))
     path = out_dir / picture_name(len(record.pictures) + 1, seed)
-    save_clean_png(image, path)
-    record.pictures.append(Picture(file=path.name, seed=seed, sha256=sha256_file(path)))
+    record.pictures.append(keep_picture(image, path, seed, record.plan, labels))
     return image
 
 
-def _finish(record: Record, images: list[Image.Image], out_dir: Path) -> None:
+def _finish(record: Record, images: list[Image.Image], out_dir: Path, labels: Labeller) -> None:
     with _timed(record.seconds, "write"):
         side_px = max(record.plan.width_px, record.plan.height_px)
-        save_clean_png(grid(images, min(4, len(images)), cell_px=side_px), out_dir / GRID)
+        sheet = grid(images, min(4, len(images)), cell_px=side_px)
+        labels.save(sheet, out_dir / GRID, label_for(record.plan))
     record.grid = GRID
     write_record(record, out_dir)
 
@@ -303,7 +268,8 @@ def _new_record(
         prompt_ids=prompt_ids,
         lora_sha256=manifest.weights_sha256 if manifest else None,
         pack_version=pack.manifest.version,
-        libraries={name: version(name) for name in LIBRARIES},
+        pack_sha256=pack_sha256(pack.manifest),
+        libraries={name: version(name) for name in LIBRARIES} | {"oblik": __version__},
         device=device,
         free_vram_bytes=free_bytes,
         seconds=seconds,
@@ -314,9 +280,7 @@ def _new_record(
 def _refuse_unknown(plan: Plan) -> None:
     """What a plan may ask for and this engine cannot do yet is said, never skipped."""
     asked = {
-        "controls": plan.controls,
         "edit": plan.edit,
-        "sampler euler_ancestral": plan.sampler != "euler",
     }
     for name, wanted in asked.items():
         if wanted:

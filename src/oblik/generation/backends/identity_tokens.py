@@ -31,12 +31,12 @@ from transformers import AddedToken
 
 from oblik.datasets.captions import without_token
 from oblik.diffusion import tokens
-from oblik.diffusion.identity import read_name
+from oblik.diffusion.identity import FILE, read_name
 from oblik.errors import BackendUnavailable
 from oblik.generation.plan import Plan
 from oblik.packs.manifest import OpenPack
+from oblik.training.adapter import WORD
 
-WORD = "<|oblik_reference|>"
 _ARTICLE = re.compile(r"\ban?\b", re.IGNORECASE)
 _OPENING = "photo of a person, "
 
@@ -48,7 +48,7 @@ class IdentityTokens:
     def words(
         self, pipeline: Any, plan: Plan, vectors_ND: NDArray[np.float32], *, pack: OpenPack, stack: str
     ) -> dict[str, Any]:
-        row_E = read_name(pack.folder, vectors_ND, stack)
+        row_E = read_name(pack.find(str(FILE)), vectors_ND, stack)
         if row_E is None:
             raise BackendUnavailable(
                 f"the identity projector of {pack.manifest.name} does not know the face vectors of {stack!r}",

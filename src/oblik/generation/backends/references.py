@@ -24,7 +24,7 @@ from torch import Tensor
 
 from oblik.errors import InvalidInput
 from oblik.faces.masks import face_mask
-from oblik.generation.adapters import Sight, best_face, open_adapter
+from oblik.generation.adapters import KINDS, Sight, best_face, open_adapter
 from oblik.generation.plan import Plan
 from oblik.generation.record import Record, Step
 from oblik.packs.manifest import OpenPack
@@ -62,6 +62,9 @@ class References:
         self._sha256 = {
             each.image: sha256_file(path) for each, path in zip(plan.references, paths, strict=True)
         }
+        adapter = pack.find(KINDS[plan.references[0].adapter].part)
+        if not adapter.is_relative_to(pack.folder):  # trained here: no part of the pack's version
+            self._sha256[adapter.name] = sha256_file(adapter)
         self._steps: list[Step] = []
 
     def begin(self, record: Record) -> None:

@@ -22,7 +22,7 @@ from oblik.datasets.manifest import Split, face_vectors
 from oblik.diffusion import lora, text_lora, tokens
 from oblik.diffusion.families.family import Family, Text, stack
 from oblik.diffusion.flow_match import squared_error, velocity_loss, weighted_mean
-from oblik.diffusion.identity import read_name
+from oblik.diffusion.identity import FILE, read_name
 from oblik.errors import TrainingDiverged
 from oblik.packs.memory_plan import Configuration
 from oblik.training.artifact import TOKEN
@@ -86,7 +86,7 @@ class Learner:
         request, family = self.request, self.family
         if self.config.token_start == "photos" and len(family.encoders) == 1:
             vectors = face_vectors(request.dataset_dir, request.dataset, Split.train)
-            name = read_name(request.pack.folder, vectors, request.dataset.face_stack)
+            name = read_name(request.pack.find(str(FILE)), vectors, request.dataset.face_stack)
             if name is not None:
                 return {next(iter(family.encoders)): nn.Parameter(name.to(family.device))}
         noun = family.noun_ids(request.persona.class_noun)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from oblik.datasets.captions import without_token
+from oblik.datasets.captions import anybody, without_token
 from oblik.datasets.manifest import Dataset, Kind, Split
 from oblik.diffusion.device import give_back_memory
 from oblik.diffusion.families.family import Family
@@ -33,6 +33,8 @@ from oblik.training.config import TrainConfig
 
 PHOTO, PRIOR, CLASS, NEGATIVE = "photo", "prior", "class", "negative"
 EMPTY = " "
+ANYBODY_SHARE = 0.5
+"""Of the photos shown without the token, how many speak of anybody; the others of a stranger who looks so."""
 Size = tuple[int, int]
 
 
@@ -83,6 +85,7 @@ class Shelf:
     held_out: Albums
     beside: dict[str, Albums]
     trigger: str
+    noun: str
 
     def captions(self) -> list[str]:
         """Every text that a batch can hold."""
@@ -92,6 +95,7 @@ class Shelf:
             EMPTY,
             *of_photos,
             *(without_token(text, self.trigger) for text in of_photos),
+            *(anybody(text, self.trigger, self.noun) for text in of_photos),
             *(text for album in others for text in album.captions),
         ]
 
@@ -103,7 +107,7 @@ class Shelf:
         strangers = (rng.random(len(rows)) < config.prior_share) & prior
         terms = [PRIOR if stranger else PHOTO for stranger in strangers]
         captions = [
-            without_token(text, self.trigger) if stranger else text
+            self._about_stranger(text, rng) if stranger else text
             for text, stranger in zip(captions, strangers, strict=True)
         ]
         latents, weights = [album.latents[row] for row in rows], [album.weights[row] for row in rows]
@@ -116,6 +120,11 @@ class Shelf:
                     latents[place], weights[place] = other.latents[row], other.weights[row]
                     captions[place], terms[place] = other.captions[row], term
         return Batch(torch.stack(latents), torch.stack(weights), captions, terms, album.size_px)
+
+    def _about_stranger(self, text: str, rng: np.random.Generator) -> str:
+        if rng.random() < ANYBODY_SHARE:
+            return anybody(text, self.trigger, self.noun)
+        return without_token(text, self.trigger)
 
 
 def _draw_album(albums: Albums, rng: np.random.Generator) -> Album:
@@ -188,6 +197,7 @@ def open_shelf(
             NEGATIVE: reader.read("encode negatives", extras[Kind.negative]),
         },
         trigger=dataset.trigger,
+        noun=dataset.class_noun,
     )
 
 

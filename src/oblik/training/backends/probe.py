@@ -13,7 +13,8 @@ import torch
 
 from oblik.datasets.captions import without_token
 from oblik.diffusion.families.family import Text, stack
-from oblik.images import grid, save_clean_png
+from oblik.images import grid
+from oblik.labels import PLAIN, Label
 from oblik.personas.persona import Persona
 from oblik.training.backends.learner import Learner
 from oblik.training.backends.pictures import EMPTY
@@ -48,9 +49,10 @@ def take(learner: Learner, step: int, out_dir: Path) -> Path:
     for name, wanted in (("with", named), ("without", [without_token(t, persona.trigger) for t in named])):
         images = _paint(learner, wanted)
         for place, image in enumerate(images):
-            save_clean_png(image, folder / name / f"{place:02d}.png")
+            PLAIN.save(image, folder / name / f"{place:02d}.png", Label())
         shown += images
-    save_clean_png(grid(shown, columns=count, cell_px=min(256, shown[0].width)), folder / "grid.png")
+    sheet = grid(shown, columns=count, cell_px=min(256, shown[0].width))
+    PLAIN.save(sheet, folder / "grid.png", Label())
     return folder
 
 
