@@ -45,7 +45,8 @@ def test_gradients_can_go_to_what_was_computed_before(net: nn.Module) -> None:
     net.zero_grad()
     halves = Halves(list(net.parameters()), torch.device("cpu"))
     halves.backward(lambda part: net(leaf[part]), 5, lambda y: y.square().mean(), [leaf])
-    assert leaf.grad is not None and expected.grad is not None
+    assert leaf.grad is not None
+    assert expected.grad is not None
     assert torch.allclose(leaf.grad, expected.grad, atol=1e-6)
     assert all(parameter.grad is None for parameter in net.parameters())
 

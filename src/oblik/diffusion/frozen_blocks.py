@@ -67,9 +67,8 @@ def _modulated(x: Tensor, shift_scale: tuple[Tensor, ...]) -> Tensor:
 def _mlp(mlp: Any, x: Tensor) -> Tensor:
     bent, _, last = mlp.net
     before = bent.proj(x)
-    if isinstance(last, LeanLora):
-        return last(before, gelu=True)
-    out: Tensor = last(F.gelu(before, approximate="tanh"))
+    lean = isinstance(last, LeanLora)
+    out: Tensor = last(before, gelu=True) if lean else last(F.gelu(before, approximate="tanh"))
     return out
 
 
@@ -95,8 +94,8 @@ class FrozenAttention:
         parts = (text.shape[1], image.shape[1])
         of_q = _weights(attn.norm_added_q, attn.norm_q, parts) * q.shape[-1] ** -0.5
         of_k = _weights(attn.norm_added_k, attn.norm_k, parts)
-        q = _NormTurned.apply(q, of_q, turn_S1C, attn.norm_q.eps)
-        k = _NormTurned.apply(k, of_k, turn_S1C, attn.norm_k.eps)
+        q = _norm_turned(q, of_q, turn_S1C, attn.norm_q.eps)
+        k = _norm_turned(k, of_k, turn_S1C, attn.norm_k.eps)
         q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q, k, v))
         scores = q @ k.transpose(1, 2)
         if encoder_hidden_states_mask is not None:
@@ -108,12 +107,18 @@ class FrozenAttention:
 
 
 def _joined(text: Tensor, image: Tensor, heads: int) -> Tensor:
-    return torch.cat([text, image], 1).unflatten(-1, (heads, -1))
+    both = torch.cat([text, image], 1)
+    return both.view(*both.shape[:2], heads, -1)
 
 
 def _weights(text: Any, image: Any, parts: tuple[int, int]) -> Tensor:
     """The weights of a norm of text and one of image, (S, 1, D)."""
     return torch.cat([text.weight.expand(parts[0], -1), image.weight.expand(parts[1], -1)])[:, None]
+
+
+def _norm_turned(x: Tensor, weight_S1D: Tensor, turn_S1C: Tensor, eps: float) -> Tensor:
+    out: Tensor = _NormTurned.apply(x, weight_S1D, turn_S1C, eps)  # type: ignore[no-untyped-call]
+    return out
 
 
 class _NormTurned(torch.autograd.Function):

@@ -26,7 +26,9 @@ class LeanLora(Linear):  # type: ignore[misc]
             return out
         name, base = names[0], self.base_layer
         down, up = self.lora_A[name].weight, self.lora_B[name].weight
-        product: Tensor = _Product.apply(x, base.weight, base.bias, down, up, self.scaling[name], gelu)
+        product: Tensor = _Product.apply(  # type: ignore[no-untyped-call]
+            x, base.weight, base.bias, down, up, self.scaling[name], gelu
+        )
         return product
 
     def _is_plain(self, x: Tensor, name: str) -> bool:

@@ -261,8 +261,8 @@ def _cut(text: Text) -> Iterator[tuple[Text, list[Tensor]]]:
     made = [part for part in (text.states, text.pooled) if part is not None]
     leaves = [part.detach().requires_grad_() for part in made]
     yield text._replace(states=leaves[0], pooled=leaves[1] if leaves[1:] else None), leaves
-    pairs = [(part, leaf.grad) for part, leaf in zip(made, leaves, strict=True) if leaf.grad is not None]
-    torch.autograd.backward(*zip(*pairs, strict=True))
+    reached = [(part, leaf.grad) for part, leaf in zip(made, leaves, strict=True) if leaf.grad is not None]
+    torch.autograd.backward([part for part, _ in reached], [grad for _, grad in reached])
 
 
 def _parts(count: int, most: int) -> list[slice]:
