@@ -69,6 +69,7 @@ def generate(
     progress: Progress,
     now: datetime,
     folder: Path | None = None,
+    operation: str = "generate",
 ) -> tuple[Record, Path]:
     """Run a plan into ``folder`` (default: the next version in the persona's gallery).
 
@@ -77,7 +78,7 @@ def generate(
         NotFound, InvalidInput: the LoRA is missing or belongs to another pack.
         TokenBroken: the LoRA's tokenizer takes the trigger apart.
     """
-    progress = under_consent(persona, "generate", home=home, now=now, progress=progress)
+    progress = under_consent(persona, operation, home=home, now=now, progress=progress)
     artifact = open_artifact(plan, home, pack)
     learned = artifact is not None and read_artifact(artifact).token_id >= 0
     if artifact is not None and learned and persona.trigger in plan.prompt:
@@ -139,7 +140,9 @@ def replay(
     """Run a record's plan again into ``out_dir`` and compare the bytes of every picture."""
     record = read_record(place)
     if persona is not None:
-        progress = under_consent(persona, "replay", home=home, now=now, progress=progress)
+        progress = under_consent(
+            persona, "edit" if record.plan.edit else "replay", home=home, now=now, progress=progress
+        )
     artifact = open_artifact(record.plan, home, pack)
     again = engine.run(record.plan, pack=pack, artifact=artifact, out_dir=out_dir, now=now, progress=progress)
     made = {picture.seed: picture.sha256 for picture in again.pictures}
@@ -154,7 +157,15 @@ def differences(record: Record, again: Record) -> tuple[str, ...]:
         for name in sorted(record.libraries.keys() | again.libraries.keys())
         if record.libraries.get(name) != again.libraries.get(name)
     ]
-    for name in ("pack_version", "lora_sha256", "references_sha256", "device", "token_ids", "prompt_ids"):
+    for name in (
+        "pack_version",
+        "lora_sha256",
+        "references_sha256",
+        "edit_sha256",
+        "device",
+        "token_ids",
+        "prompt_ids",
+    ):
         before, after = getattr(record, name), getattr(again, name)
         if before != after:
             found.append(f"{name.replace('_', ' ')} {json.dumps(before)} became {json.dumps(after)}")

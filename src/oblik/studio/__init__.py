@@ -18,6 +18,7 @@ from oblik.studio.datasets import (
     undo_decisions,
     verify_dataset,
 )
+from oblik.studio.edit import edit
 from oblik.studio.gallery import (
     Reported,
     delete_from_gallery,
@@ -108,6 +109,7 @@ __all__ = [
     "delete_from_gallery",
     "delete_persona",
     "draw_gallery",
+    "edit",
     "edit_captions",
     "edit_persona",
     "export_captions",

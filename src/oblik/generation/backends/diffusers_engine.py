@@ -33,6 +33,8 @@ from oblik.diffusion.memory import with_replanning
 from oblik.diffusion.offload import move
 from oblik.errors import BackendUnavailable, OutOfMemory
 from oblik.generation.adapters import Sight
+from oblik.generation.backends.edit_reference import edit_view
+from oblik.generation.backends.edits import Edits, made_first
 from oblik.generation.backends.references import References
 from oblik.generation.engine import GRID, chunks, picture_name, refuse_flawed
 from oblik.generation.plan import Plan
@@ -55,7 +57,7 @@ class Held(NamedTuple):
     enter: Callable[[Stage], None] = lambda _stage: None
     steps: tuple[Step, ...] = ()
     asked: Plan | None = None
-    references: References | None = None
+    references: References | Edits | None = None
 
 
 class DiffusersEngine:
@@ -112,7 +114,10 @@ class DiffusersEngine:
         progress: Progress, held: Held,
     ) -> Record:  # fmt: skip
         seconds: dict[str, float] = {}
-        held = held._replace(references=References.of(plan, pack, self._sight))
+        first = partial(self._first, seconds, pack, artifact, now, progress, held)
+        with made_first(plan, out_dir, first) as made:
+            held = held._replace(references=References.of(plan, pack, self._sight, made))
+        pack = edit_view(plan, pack)
         free_bytes = free_vram(self._device)
         with _timed(seconds, "load"):
             family = self._family(plan, pack, artifact, held)
@@ -125,9 +130,11 @@ class DiffusersEngine:
             held.references.begin(record)
         images: list[Image.Image] = []
         try:
-            runs = 2 if held.references else 1
+            runs, at_once = (
+                (held.references.passes, held.references.at_once) if held.references else (1, None)
+            )
             with progress.stage("generate", runs * len(plan.seeds) * plan.steps) as advance:
-                for seeds in chunks(plan.seeds, plan.batch):
+                for seeds in chunks(plan.seeds, at_once or plan.batch):
                     held.enter("denoise")
                     call = (family, plan, seeds, words)
                     images += self._chunk(call, record, out_dir, progress, advance, held)
@@ -135,6 +142,13 @@ class DiffusersEngine:
             if record.pictures:
                 _finish(record, images, out_dir)
         return record
+
+    def _first(
+        self, seconds: dict[str, float], pack: OpenPack, artifact: Path | None, now: datetime,
+        progress: Progress, held: Held, plan: Plan, out_dir: Path,
+    ) -> Record:  # fmt: skip
+        with _timed(seconds, "before the edit"):
+            return self._run(plan, pack, artifact, out_dir, now, progress, held)
 
     def _family(self, plan: Plan, pack: OpenPack, artifact: Path | None, held: Held) -> Family:
         held.enter("denoise")
@@ -315,7 +329,6 @@ def _refuse_unknown(plan: Plan) -> None:
     """What a plan may ask for and this engine cannot do yet is said, never skipped."""
     asked = {
         "controls": plan.controls,
-        "edit": plan.edit,
         "sampler euler_ancestral": plan.sampler != "euler",
     }
     for name, wanted in asked.items():
