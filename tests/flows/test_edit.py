@@ -46,7 +46,9 @@ class PastingEngine:
         self.plans.append(plan)
         if self.stop:
             raise JobCancelled("stopped")
-        assert plan.edit and plan.edit.window and plan.persona
+        assert plan.edit
+        assert plan.edit.window
+        assert plan.persona
         place = self.home.persona(plan.persona).toml.parent
         frame, alpha = (np.asarray(Image.open(place / name)) for name in (plan.edit.image, plan.edit.mask))
         record = Record(
@@ -115,7 +117,8 @@ def test_a_whole_frame_becomes_the_sitter_and_is_measured(
     record, folder, _ = run(world, sitter, Wish(frame, mask=whole(tmp_path)))
     (picture,) = record.pictures
     assert record.threshold is not None
-    assert picture.likeness is not None and picture.likeness > record.threshold
+    assert picture.likeness is not None
+    assert picture.likeness > record.threshold
     assert read_record(folder) == record
     inside = f"gallery/{folder.name}"
     wanted = {f"{inside}/{name}": sha256_file(folder / name) for name in (FRAME, ALPHA)}
@@ -134,7 +137,8 @@ def test_only_the_found_face_changes_and_a_second_edit_takes_the_kept_map(
     assert (after != before).any()
     again, second, _ = run(world, sitter, Wish(folder / record.pictures[0].file, strength=0.5))
     assert (folder / ALPHA).read_bytes() == (second / ALPHA).read_bytes()
-    assert again.plan.edit and again.plan.edit.strength == 0.5
+    assert again.plan.edit
+    assert again.plan.edit.strength == 0.5
     with pytest.raises(InvalidInput, match="nothing says what may change"):
         run(world, sitter, Wish(frame))
 

@@ -1,4 +1,4 @@
-"""What may change in a frame, the window that is drawn, the larger canvas: pure, and exact where nothing may."""
+"""What may change in a frame, the window that is drawn, the larger canvas: exact where nothing may."""
 
 from __future__ import annotations
 

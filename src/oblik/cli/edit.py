@@ -1,6 +1,6 @@
 """``oblik edit``: a persona's face into a frame that exists.
 
-In: a picture, what may change in it, words. Out: pictures, the alpha map and a record in the persona's gallery.
+In: a picture, what may change in it, words. Out: pictures, the alpha map and a record in the gallery.
 Knows nothing of tensors.
 """
 
@@ -55,13 +55,14 @@ def command(
 ) -> None:
     """Put the persona's face into IMAGE, or complete IMAGE around it.
 
-    What may change is a --mask, the --face, the space of --outpaint, or all of them; of an edited picture the
-    alpha map is kept beside it and taken when none is given. Every other pixel stays as it is, to the byte. The
-    persona's consent must cover edits into existing frames (scope "edit").
+    What may change is a --mask, the --face, the space of --outpaint, or all of them; of an edited picture
+    the alpha map is kept beside it and taken when none is given. Every other pixel stays as it is, to the
+    byte. The persona's consent must cover edits into existing frames (scope "edit").
     """
     note(studio.caution(settings, slug))
     wish = {
-        "mask": mask, "face": face, "outpaint": outpaint, "strength": strength, "references": not no_references,
+        "mask": mask, "face": face, "outpaint": outpaint, "strength": strength,
+        "references": not no_references,
     }  # fmt: skip
     made = studio.edit(
         settings, image, slug, text=prompt, wish=wish, preset=preset, progress=RichProgress(), say=click.echo,

@@ -43,8 +43,8 @@ GROW = 1.15
 
 @dataclass(frozen=True)
 class Wish:
-    """What is to be edited. ``mask`` is a picture as large as the frame, white where it may change; ``face`` is
-    the best face found in it; ``outpaint`` what is added around it (`oblik.generation.frames.outpainted`).
+    """What is to be edited. ``mask`` is a picture as large as the frame, white where it may change; ``face``
+    is the best face found in it; ``outpaint`` what is added around it (`oblik.generation.frames.outpainted`).
 
     They add up. With none of them the alpha map kept beside an edited picture is taken. ``references`` False
     leaves the person's photos out: the LoRA alone draws the face.

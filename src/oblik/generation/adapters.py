@@ -88,8 +88,8 @@ KINDS: dict[AdapterName, Kind] = {
         ("qwen_image",),
         "edit",
         "editing with references is Qwen-Image-Edit's",
-        "the face is drawn again with identity tokens at a larger weight, in packs that have them; else a better "
-        "LoRA from more photos is what is left",
+        "identity tokens at a larger weight draw the face again, in packs that have them; else a better LoRA "
+        "from more photos is what is left",
         "oblik dataset build PHOTOS && oblik train",
     ),
 }
@@ -162,7 +162,7 @@ class Sight:
         return [self.file(plan, reference.image) for reference in plan.references]
 
     def file(self, plan: Plan, name: str) -> Path:
-        """A file of the plan's persona: a reference, or the frame or the mask of an edit; raises as `photos`."""
+        """A file of the plan's persona: a reference, an edit's frame or mask; raises as `photos`."""
         home = (self.personas / (plan.persona or "")).resolve()
         if home.parent != self.personas.resolve():
             raise InvalidInput("a reference needs a persona", hint="oblik persona list")

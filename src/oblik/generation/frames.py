@@ -73,7 +73,7 @@ def window(alpha_HW: Mask_HW, native_px: int, multiple_px: int) -> tuple[Box, tu
 
 
 def outpainted(frame_HW3: Frame_HW3, alpha_HW: Mask_HW, asked: str) -> tuple[Frame_HW3, Mask_HW]:
-    """A larger canvas with the frame on it, and its alpha map: what is drawn around it, and the frame's own map.
+    """A larger canvas with the frame on it, and its alpha map: the space around, and the frame's own map.
 
     ``asked`` is pixels for every side (``64``), for left, top, right, bottom (``0,0,128,0``), or an aspect
     (``16:9``). A rim of the frame belongs to the mask, so that the seam fades; the rest of it stays.
@@ -81,7 +81,7 @@ def outpainted(frame_HW3: Frame_HW3, alpha_HW: Mask_HW, asked: str) -> tuple[Fra
     height, width = frame_HW3.shape[:2]
     left, top, right, bottom = _added(asked, width, height)
     if (
-        not 0 < left + top + right + bottom
+        not left + top + right + bottom
         or max((left + right + width) / width, (top + bottom + height) / height) > MOST
     ):
         raise InvalidInput(
@@ -100,7 +100,7 @@ def outpainted(frame_HW3: Frame_HW3, alpha_HW: Mask_HW, asked: str) -> tuple[Fra
 
 
 def paste(frame_HW3: Frame_HW3, drawn_HW3: NDArray[np.floating], alpha_HW: Mask_HW, box: Box) -> Frame_HW3:
-    """The frame with a drawn window (values 0..1, any size) in it; where alpha is 0, the frame's own bytes."""
+    """The frame with a drawn window (0..1, any size) in it; where alpha is 0, the frame's own bytes."""
     left, top, right, bottom = box
     size = (right - left, bottom - top)
     drawn = np.asarray(drawn_HW3, np.float32)

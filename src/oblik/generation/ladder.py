@@ -23,7 +23,7 @@ from oblik.packs.manifest import OpenPack, Pack
 FACE, LARGER, EDIT = 1, 2, 3
 """The numbers of the rungs."""
 EDIT_PHOTOS = 2
-"""How many photos an editing network is shown beside the frame; Qwen-Image-Edit takes three pictures in all."""
+"""How many photos an editing network is shown beside the frame; Qwen-Image-Edit takes three pictures."""
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,8 @@ class Control(BaseModel):
 
 
 class Edit(BaseModel):
-    """A source image to edit, and the mask of what may change: paths as in `Reference`, of equal size. The mask
-    is an alpha map. ``window`` is the part (left, top, right, bottom) that is drawn anew at the plan's size."""
+    """A source image to edit, and the alpha map of what may change: paths as in `Reference`, of equal size.
+    ``window`` is the part (left, top, right, bottom) that is drawn anew at the plan's size."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -2,8 +2,8 @@
 
 In: the corpus with cached latents, the pack's VAE and its frozen painter. Out: the LoRA's weights. As in
 Qwen-Image-Edit (Wu et al. 2025, section 4.2) the latents of other pictures follow those of the noisy one in
-the sequence, each with its own frame number in the rotary embedding: first the frame with its face hidden, then
-heads of the same person from other photos. The target is the frame. Only the hidden tokens count, nearly;
+the sequence, each with its own frame number in the rotary embedding: first the frame with its face hidden,
+then heads of the same person from other photos. The target is the frame. Only the hidden tokens count, nearly;
 the others are pasted back after every edit. Knows nothing of personas.
 
 N images, B batch, T image tokens, R tokens of a reference, C packed channels, K references.
@@ -51,7 +51,7 @@ HELD_OUT_BATCHES = 4
 
 @dataclass(frozen=True)
 class EditRecipe:
-    """Settings of the run. ``references`` heads are shown; ``around`` is what a token outside the mask counts.
+    """Settings of the run. ``references`` heads are shown; a token outside the mask counts ``around``.
 
     ``targets`` are the layers of the image's stream, which is where pictures are read.
     """
@@ -74,9 +74,9 @@ class EditRecipe:
 
 @dataclass(frozen=True)
 class EditMaterial:
-    """Packed latents by image: ``frames`` (N, T, C) and ``heads`` (N, R, C); ``grey`` (T, C) is what stands for
-    a hidden token. ``covered`` (N, T) is the share of each token under the mask. ``others[row]`` are the other
-    photos of the same person whose heads may be shown; rows without any are in no batch."""
+    """Packed latents by image: ``frames`` (N, T, C) and ``heads`` (N, R, C); ``grey`` (T, C) stands for hidden
+    tokens. ``covered`` (N, T) is the share of each token under the mask. ``others[row]`` are the other photos
+    of the same person whose heads may be shown; rows without any are in no batch."""
 
     frames: NDArray[np.float16]
     grey: NDArray[np.float16]
@@ -89,7 +89,7 @@ def edit_material(
     corpus: Corpus, frames: NDArray[np.float16], vae: AutoencoderKLQwenImage, folder: Path,
     recipe: EditRecipe, progress: Progress,
 ) -> EditMaterial:  # fmt: skip
-    """Place masks on, and cut heads out of, the first ``recipe.people`` people's portraits; encoded once, then read."""
+    """Masks on, and heads from, the first ``recipe.people`` people's portraits; encoded once, then read."""
     count = int(np.searchsorted(corpus.people, recipe.people))
     shown = np.array([
         row for row in range(count)

@@ -32,8 +32,8 @@ def test_it_is_the_image_edit_pipeline_bit_for_bit(monkeypatch: pytest.MonkeyPat
     states = pipeline.encode_prompt("photo of a woman", device=torch.device("cpu"))[0]
     whole = torch.ones(states.shape[:2], dtype=torch.long)
     call = {
-        "prompt_embeds": states, "prompt_embeds_mask": whole, "num_inference_steps": 2, "output_type": "latent",
-        "width": SIDE_PX, "height": SIDE_PX, "true_cfg_scale": 1.0,
+        "prompt_embeds": states, "prompt_embeds_mask": whole, "num_inference_steps": 2,
+        "output_type": "latent", "width": SIDE_PX, "height": SIDE_PX, "true_cfg_scale": 1.0,
         "latents": QwenImage(pipeline).noise((1,), (SIDE_PX, SIDE_PX)),
     }  # fmt: skip
     wanted = theirs(image=[Image.fromarray(each) for each in pictures], **call).images

@@ -1,4 +1,4 @@
-"""Edits in the engine: what a mask forbids stays to the byte, what it allows is drawn, and no trace is left."""
+"""Edits in the engine: what a mask forbids stays to the byte, what it allows is drawn; no trace is left."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from oblik.generation.adapters import Sight
 from oblik.generation.backends.diffusers_engine import DiffusersEngine
 from oblik.generation.backends.edit_reference import LORA, edit_view
 from oblik.generation.backends.edits import whole_cells
-from oblik.generation.plan import Edit, Plan, Reference
+from oblik.generation.plan import Edit, Plan
 from oblik.generation.record import Record
 from oblik.miniature.corpus import HELD_OUT, shot_of
 from oblik.miniature.people import Person

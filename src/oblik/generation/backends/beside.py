@@ -2,8 +2,8 @@
 
 In: a QwenImageTransformer2DModel, packed latents. Out: inside the block every call of it sees those latents
 after the noisy ones, each with a frame number of its own in the rotary embedding, and answers for the noisy
-ones alone (Wu et al. 2025, section 4.2; QwenImageEditPlusPipeline does the same in its loop, where the size of
-what is shown is fixed). So every pipeline of the family can be shown pictures. Knows nothing of prompts.
+ones alone (Wu et al. 2025, section 4.2; QwenImageEditPlusPipeline does the same in its loop, where the size
+of what is shown is fixed). So every pipeline of the family can be shown pictures. Knows nothing of prompts.
 
 B batch, T tokens, C packed channels.
 """

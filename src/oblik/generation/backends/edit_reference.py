@@ -1,9 +1,9 @@
 """Editing with references: Qwen-Image-Edit's way to show a frame and a person's heads to the transformer.
 
-In: a pipeline, a frame and what may change in it, heads cut out of the person's photos. Out: text states, and a
-block inside which the pipeline's transformer sees the pictures beside the noise. The editing weights are a
-transformer of their own (component ``edit_transformer``: Qwen-Image-Edit-2509 and later) or a LoRA in ``edit/``
-on the pack's transformer. Of the frame, what may change is hidden, so that nobody else's features are copied.
+In: a pipeline, a frame and what may change in it, heads cut out of the person's photos. Out: text states, and
+a block inside which the pipeline's transformer sees the pictures beside the noise. The editing weights are a
+transformer of their own (component ``edit_transformer``: Qwen-Image-Edit-2509 and later) or a LoRA in
+``edit/`` on the pack's transformer. Of the frame, what may change is hidden: nobody else's features are copied.
 
 With ``edit/processor`` the text encoder looks at the same pictures ("Picture 1: ..."), as in
 QwenImageEditPlusPipeline; without it the prompt is only read, with identity tokens where the pack has them.
@@ -70,7 +70,7 @@ class EditReference:
         self, pipeline: Any, plan: Plan, frame_HW3: NDArray[np.uint8], alpha_HW: NDArray[np.uint8],
         heads_NHW3: NDArray[np.uint8], pack: OpenPack,
     ) -> dict[str, Any] | None:  # fmt: skip
-        """Text states of an encoder that looks at the frame and the heads; None without ``edit/processor``."""
+        """Text states of an encoder that looks at frame and heads; None without ``edit/processor``."""
         if not (pack.folder / PROCESSOR).is_dir():
             return None
         from transformers import Qwen2VLProcessor

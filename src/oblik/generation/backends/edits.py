@@ -3,8 +3,8 @@
 In: a plan with a frame to edit, or one whose own pictures are edited after they were made; an adapter for the
 plan's references, where it has any. Out: the edited frames. A window around the mask is drawn at the plan's
 size by the inpainting pipeline of the pack's family: at every step the latents outside the mask are those of
-the noised frame (blended latent diffusion, Avrahami, Fried and Lischinski 2022). The window is then pasted into
-the frame through the alpha map, so no byte changes where that is zero. Knows nothing of consent and galleries.
+the noised frame (blended latent diffusion, Avrahami, Fried and Lischinski 2022). The window is then pasted
+into the frame through the alpha map: no byte changes where that is zero. Knows nothing of consent.
 
 One picture is drawn at a time: a picture depends on its seed and not on the others.
 H height, W width; pixels are uint8 unless a name says otherwise.
@@ -12,8 +12,8 @@ H height, W width; pixels are uint8 unless a name says otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
 import shutil
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -94,7 +94,7 @@ class Edits:
                 hint=f"--strength {1 / plan.steps:.2g} or more",
             )
         place = Place(frame, alpha, plan.edit.window or (0, 0, frame.shape[1], frame.shape[0]))
-        return {seed: place for seed in plan.seeds}
+        return dict.fromkeys(plan.seeds, place)
 
     def _faces(self, sight: Sight, made: Mapping[int, Path]) -> dict[int, Place]:
         places = {}

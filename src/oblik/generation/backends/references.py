@@ -48,8 +48,10 @@ class References:
     def of(
         cls, plan: Plan, pack: OpenPack, sight: Sight | None, made: Mapping[int, Path]
     ) -> References | Edits | None:
-        """The plan's, None where it has none. Raises InvalidInput when nothing can look at photos. ``made`` are
-        the pictures that an editing plan begins with."""
+        """The plan's, None where it has none. Raises InvalidInput when nothing can look at photos.
+
+        ``made`` are the pictures that an editing plan begins with.
+        """
         if not plan.references and not plan.edit:
             return None
         if sight is None:
