@@ -46,10 +46,12 @@ def shoot(out: Path, seed: int, photos: int, truth: bool) -> None:
               help="Go on from a finished pack's folder: its transformer learns further.")  # fmt: skip
 @click.option("--faces", is_flag=True, help="With --improve: the face embedder learns further too.")
 @click.option("--vae", is_flag=True, help="With --improve: the VAE learns further too.")
-@click.option("--steps", type=click.IntRange(min=1), help="Steps of the transformer.")
+@click.option("--edit", is_flag=True, help="With --improve: only a LoRA learns, to edit with references.")
+@click.option("--steps", type=click.IntRange(min=1), help="Steps of the transformer, or of its LoRA.")
 def build(
-    work: Path, out: Path, people: int | None, improve: Path | None, faces: bool, vae: bool, steps: int | None
-) -> None:
+    work: Path, out: Path, people: int | None, improve: Path | None, faces: bool, vae: bool, edit: bool,
+    steps: int | None,
+) -> None:  # fmt: skip
     """Render the people and train every network of the miniature pack, from scratch.
 
     Takes a few CPU hours. It can be stopped at any time: the same command goes on.
@@ -60,10 +62,18 @@ def build(
     from oblik.miniature.improve import adopt
     from oblik.progress import RichProgress
 
+    if edit and (improve is None or faces or vae):
+        raise click.UsageError("--edit goes with --improve PACK, without --faces and --vae")
     if improve is not None:
         adopt(improve, work, faces=faces, vae=vae)
     recipe = Recipe() if people is None else Recipe(people=people)
     if steps is not None:
-        recipe = replace(recipe, transformer=replace(recipe.transformer, steps=steps))
-    Build(work, recipe, RichProgress()).pack(out)
+        transformer, lora = replace(recipe.transformer, steps=steps), replace(recipe.edit, steps=steps)
+        recipe = replace(recipe, transformer=transformer, edit=lora)
+    whole = Build(work, recipe, RichProgress())
+    if edit:
+        assert improve is not None
+        whole.edit(improve, out)
+    else:
+        whole.pack(out)
     click.echo(f"pack written to {out}; try it: oblik --pack {out} demo")

@@ -3,8 +3,8 @@
 In: the corpus with cached latents, the pack's VAE and its frozen painter. Out: the LoRA's weights. As in
 Qwen-Image-Edit (Wu et al. 2025, section 4.2) the latents of other pictures follow those of the noisy one in
 the sequence, each with its own frame number in the rotary embedding: first the frame with its face hidden,
-then heads of the same person from other photos. The target is the frame. Only the hidden tokens count, nearly;
-the others are pasted back after every edit. Knows nothing of personas.
+then heads of the same person from other photos. The target is the frame; hidden tokens count most, for the
+others are pasted back after every edit. Knows nothing of personas.
 
 N images, B batch, T image tokens, R tokens of a reference, C packed channels, K references.
 """
@@ -74,7 +74,7 @@ class EditRecipe:
 
 @dataclass(frozen=True)
 class EditMaterial:
-    """Packed latents by image: ``frames`` (N, T, C) and ``heads`` (N, R, C); ``grey`` (T, C) stands for hidden
+    """Packed latents by image: ``frames`` (N, T, C) and ``heads`` (N, R, C); ``grey`` (T, C) is for hidden
     tokens. ``covered`` (N, T) is the share of each token under the mask. ``others[row]`` are the other photos
     of the same person whose heads may be shown; rows without any are in no batch."""
 
@@ -229,7 +229,7 @@ def _captions(
 def _split(corpus_people: NDArray[np.int64], pictures: EditMaterial, recipe: EditRecipe) -> tuple[Any, Any]:
     """Rows to learn from, and those of the last people, which only `held_out_losses` sees."""
     rows = np.array(sorted(pictures.others))
-    last = corpus_people[rows] >= recipe.people * (1 - recipe.held_out_share)
+    last = corpus_people[rows] >= recipe.people - max(1, round(recipe.people * recipe.held_out_share))
     return rows[~last], rows[last]
 
 

@@ -3,7 +3,7 @@
 In: a pipeline, a frame and what may change in it, heads cut out of the person's photos. Out: text states, and
 a block inside which the pipeline's transformer sees the pictures beside the noise. The editing weights are a
 transformer of their own (component ``edit_transformer``: Qwen-Image-Edit-2509 and later) or a LoRA in
-``edit/`` on the pack's transformer. Of the frame, what may change is hidden: nobody else's features are copied.
+``edit/`` on the pack's transformer. What may change in the frame is hidden: nobody else is copied.
 
 With ``edit/processor`` the text encoder looks at the same pictures ("Picture 1: ..."), as in
 QwenImageEditPlusPipeline; without it the prompt is only read, with identity tokens where the pack has them.
