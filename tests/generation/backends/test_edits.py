@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 
 from oblik.datasets.captions import caption
-from oblik.errors import InvalidInput, PackBroken
+from oblik.errors import BackendUnavailable, InvalidInput, PackBroken
 from oblik.faces.stack import FaceStack, open_stack
 from oblik.generation.adapters import Sight
 from oblik.generation.backends.diffusers_engine import DiffusersEngine
-from oblik.generation.backends.edit_reference import LORA, edit_view
+from oblik.generation.backends.edit_reference import LORA, EditReference, edit_view
 from oblik.generation.backends.edits import whole_cells
 from oblik.generation.plan import Edit, Plan
 from oblik.generation.record import Record
@@ -180,6 +180,15 @@ def test_what_cannot_be_edited_is_said_before_any_weights_are_read(
     assert engine._open is None
 
 
+def test_a_pack_that_cannot_edit_makes_nothing_first(
+    engine: DiffusersEngine, pack: OpenPack, tmp_path: Path
+) -> None:
+    bare = OpenPack(manifest=pack.manifest, folder=tmp_path / "bare")
+    with pytest.raises(BackendUnavailable, match="has no edit"):
+        run(engine, plan_of("edit-reference"), bare, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_editing_lora_that_does_not_fit_is_a_broken_pack(
     engine: DiffusersEngine, pack: OpenPack, tmp_path: Path
 ) -> None:
@@ -193,6 +202,58 @@ def test_an_editing_lora_that_does_not_fit_is_a_broken_pack(
     broken = OpenPack(manifest=pack.manifest, folder=folder)
     with pytest.raises(PackBroken, match="cannot be loaded"):
         run(engine, plan_of("edit-reference", edit=EDIT), broken, tmp_path / "out")
+
+
+@pytest.fixture(scope="module")
+def other_network(pack: OpenPack, tmp_path_factory: pytest.TempPathFactory) -> OpenPack:
+    """A pack with a transformer for edits, random, and a processor through which its encoder looks."""
+    from diffusers import QwenImageTransformer2DModel
+    from transformers import Qwen2VLImageProcessorPil
+
+    folder = tmp_path_factory.mktemp("other")
+    for part in BUNDLED_PACK.folder.iterdir():
+        if part.name != LORA.parent.name:
+            (folder / part.name).symlink_to(part)
+    transformer = QwenImageTransformer2DModel.from_pretrained(BUNDLED_PACK.folder / "transformer")
+    torch.nn.init.normal_(transformer.proj_out.weight, std=0.1, generator=torch.Generator().manual_seed(0))
+    transformer.save_pretrained(folder / "edit" / "transformer")
+    eyes = Qwen2VLImageProcessorPil(min_pixels=28 * 28, max_pixels=4 * 28 * 28)
+    eyes.save_pretrained(folder / "edit" / "processor")
+    files = [
+        PackFile(path=f"edit/transformer/{path.name}", bytes=1, sha256="0")
+        for path in (folder / "edit" / "transformer").iterdir()
+    ]
+    part = Component(source="made here", licence="Apache-2.0", commercial_use=True, files=files)
+    parts = {**pack.manifest.components, "edit_transformer": part}
+    return OpenPack(manifest=pack.manifest.model_copy(update={"components": parts}), folder=folder)
+
+
+def test_a_packs_own_editing_transformer_and_its_eyes_are_used_for_edits_only(
+    engine: DiffusersEngine, pack: OpenPack, other_network: OpenPack, tmp_path: Path
+) -> None:
+    plans = (plan_of(steps=2), plan_of("edit-reference", edit=EDIT, steps=2), plan_of(steps=2))
+    own = [run(engine, plan, pack, tmp_path / f"own{place}")[1][0] for place, plan in enumerate(plans)]
+    records, others = [], []
+    for place, plan in enumerate(plans):
+        record, (image,) = run(engine, plan, other_network, tmp_path / f"other{place}")
+        records.append(record.pack_version)
+        others.append(image)
+    assert (own[0] == others[0]).all()
+    assert (own[1] != others[1]).any()
+    assert (own[2] == others[2]).all()
+    assert records[1] == f"{records[0]}+edit"
+    assert engine._open
+    pipeline, frame = engine._open[1].pipeline, np.full((64, 64, 3), 90, np.uint8)
+    asked = (np.zeros((64, 64), np.uint8), np.stack([frame]))
+    words = [
+        EditReference().seeing(pipeline, plan_of(), shown, *asked, other_network)
+        for shown in (frame, frame, frame[::-1] + np.arange(64, dtype=np.uint8)[:, None, None])
+    ]
+    assert all(words)
+    first, again, other = (each["prompt_embeds"] for each in words if each)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other), "the frame is looked at"
+    assert EditReference().seeing(pipeline, plan_of(), frame, *asked, pack) is None
 
 
 def test_a_cell_may_change_when_any_of_its_pixels_may() -> None:

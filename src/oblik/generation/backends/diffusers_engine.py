@@ -114,10 +114,14 @@ class DiffusersEngine:
         progress: Progress, held: Held,
     ) -> Record:  # fmt: skip
         seconds: dict[str, float] = {}
-        first = partial(self._first, seconds, pack, artifact, now, progress, held)
-        with made_first(plan, out_dir, first) as made:
-            held = held._replace(references=References.of(plan, pack, self._sight, made))
-        pack = edit_view(plan, pack)
+
+        def first(plan: Plan, folder: Path) -> Record:
+            with _timed(seconds, "before the edit"):
+                return self._run(plan, pack, artifact, folder, now, progress, held)
+
+        with made_first(plan, pack, out_dir, first) as made:
+            references = References.of(plan, pack, self._sight, made)
+        held, pack = held._replace(references=references), edit_view(plan, pack)
         free_bytes = free_vram(self._device)
         with _timed(seconds, "load"):
             family = self._family(plan, pack, artifact, held)
@@ -142,13 +146,6 @@ class DiffusersEngine:
             if record.pictures:
                 _finish(record, images, out_dir)
         return record
-
-    def _first(
-        self, seconds: dict[str, float], pack: OpenPack, artifact: Path | None, now: datetime,
-        progress: Progress, held: Held, plan: Plan, out_dir: Path,
-    ) -> Record:  # fmt: skip
-        with _timed(seconds, "before the edit"):
-            return self._run(plan, pack, artifact, out_dir, now, progress, held)
 
     def _family(self, plan: Plan, pack: OpenPack, artifact: Path | None, held: Held) -> Family:
         held.enter("denoise")

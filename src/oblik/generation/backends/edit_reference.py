@@ -24,6 +24,7 @@ from diffusers import QwenImageEditPlusPipeline
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from transformers import BatchFeature, Qwen2VLImageProcessorPil
 
 from oblik.diffusion.families.family import family_of, pooled_share
 from oblik.diffusion.lora import ADAPTER as PERSON
@@ -39,6 +40,7 @@ LORA = Path("edit") / "pytorch_lora_weights.safetensors"
 PROCESSOR = Path("edit") / "processor"
 ADAPTER = "edit"
 NETWORK = "edit_transformer"
+PLACE = "<|image_pad|>"
 SEEN_AREA_PX = 384 * 384
 """The area at which the text encoder looks at a picture (QwenImageEditPlusPipeline)."""
 
@@ -73,12 +75,8 @@ class EditReference:
         """Text states of an encoder that looks at frame and heads; None without ``edit/processor``."""
         if not (pack.folder / PROCESSOR).is_dir():
             return None
-        from transformers import Qwen2VLProcessor
-
-        processor = Qwen2VLProcessor.from_pretrained(pack.folder / PROCESSOR, local_files_only=True)
-        for token in pipeline.tokenizer.get_added_vocab():
-            if token not in processor.tokenizer.get_added_vocab():
-                processor.tokenizer = pipeline.tokenizer  # the LoRA's, which knows the trigger
+        eyes = Qwen2VLImageProcessorPil.from_pretrained(pack.folder / PROCESSOR, local_files_only=True)
+        processor = Looking(eyes, pipeline.tokenizer)
         seer = QwenImageEditPlusPipeline(
             scheduler=pipeline.scheduler, vae=pipeline.vae, text_encoder=pipeline.text_encoder,
             tokenizer=pipeline.tokenizer, processor=processor, transformer=pipeline.transformer,
@@ -112,6 +110,26 @@ class EditReference:
         pictures = [frame._replace(latents=kept), *(_shown(family, head, patch_px) for head in heads_NHW3)]
         with _with_lora(pipeline, plan, pack), beside(pipeline.transformer, pictures):
             yield
+
+
+class Looking:
+    """What Qwen2VLProcessor does of what an edit needs, without its videos, which want torchvision.
+
+    The tokenizer is the pipeline's: with a LoRA it knows the trigger.
+    """
+
+    def __init__(self, eyes: Any, tokenizer: Any) -> None:
+        self._eyes, self._tokenizer = eyes, tokenizer
+
+    def __call__(self, text: list[str], images: list[Image.Image], **_: Any) -> BatchFeature:
+        """Token ids with as many places for each picture as it has patches, and the patches."""
+        seen = self._eyes(images=images, return_tensors="pt")
+        counts = (seen["image_grid_thw"].prod(-1) // self._eyes.merge_size**2).tolist()
+        pieces = [line.split(PLACE) for line in text]
+        places = [PLACE * count for count in counts] + [""]
+        texts = ["".join(map("".join, zip(line, places, strict=True))) for line in pieces]
+        words = self._tokenizer(texts, padding=True, return_tensors="pt")
+        return BatchFeature({**words, **seen})
 
 
 def _shown(family: Any, image_HW3: NDArray[np.uint8], patch_px: int) -> Shown:

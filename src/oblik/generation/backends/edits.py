@@ -187,11 +187,17 @@ class Edits:
 
 
 @contextmanager
-def made_first(plan: Plan, out_dir: Path, run: Callable[[Plan, Path], Record]) -> Iterator[dict[int, Path]]:
-    """The pictures of a plan that edits its own, by seed, while the block lasts; none for another plan."""
+def made_first(
+    plan: Plan, pack: OpenPack, out_dir: Path, run: Callable[[Plan, Path], Record]
+) -> Iterator[dict[int, Path]]:
+    """The pictures of a plan that edits its own, by seed, while the block lasts; none for another plan.
+
+    Raises BackendUnavailable before anything is made, where the pack cannot edit.
+    """
     if not edits_own(plan):
         yield {}
         return
+    open_adapter(plan, pack)
     folder = out_dir / ".before"
     try:
         record = run(plan.model_copy(update={"references": ()}), folder)
