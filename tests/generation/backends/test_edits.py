@@ -223,8 +223,8 @@ def other_network(pack: OpenPack, tmp_path_factory: pytest.TempPathFactory) -> O
         PackFile(path=f"edit/transformer/{path.name}", bytes=1, sha256="0")
         for path in (folder / "edit" / "transformer").iterdir()
     ]
-    part = Component(source="made here", licence="Apache-2.0", commercial_use=True, files=files)
-    parts = {**pack.manifest.components, "edit_transformer": part}
+    network = Component(source="made here", licence="Apache-2.0", commercial_use=True, files=files)
+    parts = {**pack.manifest.components, "edit_transformer": network}
     return OpenPack(manifest=pack.manifest.model_copy(update={"components": parts}), folder=folder)
 
 
