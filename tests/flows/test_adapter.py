@@ -157,7 +157,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights_and_rung_one_reads_them(
         pack="miniature", persona="p", prompt="photo of a person", seeds=(1,),
         references=(Reference(image="a.png"),),
     )  # fmt: skip
-    referred = References.of(plan, pack, Sight(broken.personas, lambda: stack))
+    referred = References.of(plan, pack, Sight(broken.personas, lambda: stack), {})
     assert referred is not None
     assert referred._sha256["projector.safetensors"] == made.sha256, "the record says whose adapter it was"
 

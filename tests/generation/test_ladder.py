@@ -70,10 +70,39 @@ def test_rungs_are_pure(rung: Rung) -> None:
     assert PLAN.model_dump() == before
 
 
-def test_the_bundled_pack_has_two_rungs_and_says_what_the_third_needs() -> None:
+def test_a_pack_without_editing_weights_says_so_and_draws_the_face_again_with_what_it_has(
+    tmp_path: Path,
+) -> None:
+    part = tmp_path / "identity" / "projector.safetensors"
+    part.parent.mkdir()
+    part.write_bytes(b"")
+    manifest = Pack(name="p", version="1", family="qwen_image", native_size_px=128, side_multiple_px=16)
+    found = ladder(OpenPack(manifest=manifest, folder=tmp_path), PHOTOS, Heights())
+    assert [rung.name for rung in found.rungs] == ["1 reference", "2 larger and longer", "3 edit"]
+    assert [lack.what for lack in found.missing] == ["rung 3, edit-reference: the pack p has no edit"]
+    assert "identity tokens" in found.missing[0].instead
+    lowest, *_, highest = (rung.raised(PLAN).references for rung in found.rungs if rung.name != "2")
+    assert {each.adapter for each in highest} == {"identity-tokens"}
+    assert highest[0].weight == Heights().edit_weight > Heights().reference_weight == lowest[0].weight
+
+
+def test_with_editing_weights_the_third_rung_shows_the_network_two_photos(tmp_path: Path) -> None:
+    (tmp_path / "edit").mkdir()
+    manifest = Pack(name="p", version="1", family="qwen_image", native_size_px=128, side_multiple_px=16)
+    found = ladder(OpenPack(manifest=manifest, folder=tmp_path), (*PHOTOS, "c.png"), Heights())
+    assert [rung.name for rung in found.rungs] == ["2 larger and longer", "3 edit"]
+    assert all(not lack.what.startswith("rung 3") for lack in found.missing)
+    raised = found.rungs[-1].raised(PLAN)
+    assert [each.adapter for each in raised.references] == ["edit-reference"] * 2
+    assert raised.mode == "reliable"
+    nobody = ladder(OpenPack(manifest=manifest, folder=tmp_path), (), Heights())
+    assert [rung.name for rung in nobody.rungs] == ["2 larger and longer"]
+    assert "rung 3: no photo of the person to refer to" in [lack.what for lack in nobody.missing]
+
+
+def test_the_bundled_packs_rungs() -> None:
     found = whole_ladder()
-    assert [rung.name for rung in found.rungs] == ["1 reference", "2 larger and longer"]
-    assert [lack.what for lack in found.missing] == ["rung 3, edit-reference: the pack miniature has no edit"]
+    assert [rung.name for rung in found.rungs] == ["1 reference", "2 larger and longer", "3 edit"]
     first = found.rungs[0].raised(PLAN)
     assert [reference.image for reference in first.references] == list(PHOTOS)
     assert {reference.weight for reference in first.references} == {Heights().reference_weight}

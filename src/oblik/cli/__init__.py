@@ -24,6 +24,7 @@ COMMANDS = {
     "train": "Train a LoRA of the persona on a dataset.",
     "lora": "List, compare, choose, export and install trained LoRAs.",
     "generate": 'Make portraits from PROMPT, for example "in a park, smiling".',
+    "edit": "Put the persona's face into IMAGE, or complete IMAGE around it.",
     "order": "Make the pictures of an ORDER.yaml, and go on where it stopped.",
     "scene": "List, save and remove scenes: @park in a prompt stands for their words.",
     "preset": "List, show, save and export presets and quality levels.",

@@ -66,10 +66,13 @@ def control(out: Path, seed: int, yaw_deg: float, pitch_deg: float) -> None:
 @click.option(
     "--control", is_flag=True, help="With --improve: train its ControlNet for pose and depth, only that."
 )
-@click.option("--steps", type=click.IntRange(min=1), help="Steps of the transformer, or of the ControlNet.")
+@click.option("--edit", is_flag=True, help="With --improve: only a LoRA learns, to edit with references.")
+@click.option(
+    "--steps", type=click.IntRange(min=1), help="Steps of the transformer, its LoRA or its ControlNet."
+)
 def build(
     work: Path, out: Path, people: int | None, improve: Path | None, faces: bool, vae: bool, control: bool,
-    steps: int | None,
+    edit: bool, steps: int | None,
 ) -> None:  # fmt: skip
     """Render the people and train every network of the miniature pack, from scratch.
 
@@ -83,6 +86,8 @@ def build(
 
     if control and improve is None:
         raise click.UsageError("--control trains beside a finished pack: --improve PACK")
+    if edit and (improve is None or faces or vae):
+        raise click.UsageError("--edit goes with --improve PACK, without --faces and --vae")
     if improve is not None:
         adopt(improve, work, faces=faces, vae=vae)
     recipe = Recipe() if people is None else Recipe(people=people)
@@ -90,8 +95,14 @@ def build(
         _build_control(work, improve, out, people, steps)
         return
     if steps is not None:
-        recipe = replace(recipe, transformer=replace(recipe.transformer, steps=steps))
-    Build(work, recipe, RichProgress()).pack(out)
+        transformer, lora = replace(recipe.transformer, steps=steps), replace(recipe.edit, steps=steps)
+        recipe = replace(recipe, transformer=transformer, edit=lora)
+    whole = Build(work, recipe, RichProgress())
+    if edit:
+        assert improve is not None
+        whole.edit(improve, out)
+    else:
+        whole.pack(out)
     click.echo(f"pack written to {out}; try it: oblik --pack {out} demo")
 
 

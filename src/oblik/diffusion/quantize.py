@@ -66,8 +66,8 @@ def load_transformer(
 ) -> Any:
     """The transformer of the pack in ``folder``, computing in ``dtype`` on ``device``.
 
-    A folder is read from ``transformer/``; a one-file transformer has its config.json beside it, so that an
-    edit transformer may lie elsewhere in the pack.
+    A folder is read from where the component's config.json lies; a one-file transformer has it beside it, so
+    that an edit transformer may lie elsewhere in the pack.
 
     Raises:
         BackendUnavailable: a package or a GPU that the format needs is missing, or no loader knows it.
@@ -75,7 +75,8 @@ def load_transformer(
         PackBroken: the files do not fit their configuration.
     """
     _check_request(component, bool(how.by_part))
-    place = folder / "transformer"
+    configs = (Path(file.path) for file in component.files if file.path.endswith("config.json"))
+    place = folder / next((config.parent for config in configs), Path("transformer"))
     family = QwenImageTransformer2DModel
     if component.format == "diffusers":
         transformer = _load_folder(family, place, how, dtype, device)

@@ -34,7 +34,8 @@ from oblik.progress import Progress
 from oblik.training.artifact import MANIFEST, TOKENIZER, latest_artifact, read_artifact
 
 COMPARED = (
-    "pack_version", "pack_sha256", "lora_sha256", "references_sha256", "device", "token_ids", "prompt_ids",
+    "pack_version", "pack_sha256", "lora_sha256", "references_sha256", "edit_sha256", "device", "token_ids",
+    "prompt_ids",
 )  # fmt: skip
 """What of two records should be the same, beside the libraries."""
 
@@ -78,6 +79,7 @@ def generate(
     progress: Progress,
     now: datetime,
     folder: Path | None = None,
+    operation: str = "generate",
 ) -> tuple[Record, Path]:
     """Run a plan into ``folder`` (default: the next version in the persona's gallery).
 
@@ -86,7 +88,7 @@ def generate(
         NotFound, InvalidInput: the LoRA is missing or belongs to another pack.
         TokenBroken: the LoRA's tokenizer takes the trigger apart.
     """
-    progress = under_consent(persona, "generate", home=home, now=now, progress=progress)
+    progress = under_consent(persona, operation, home=home, now=now, progress=progress)
     artifact = open_artifact(plan, home, pack)
     learned = artifact is not None and read_artifact(artifact).token_id >= 0
     if artifact is not None and learned and persona.trigger in plan.prompt:
@@ -156,7 +158,9 @@ def replay(
             hint=f"replay the batch itself: oblik replay .../{record.restoration.of}",
         )
     if persona is not None:
-        progress = under_consent(persona, "replay", home=home, now=now, progress=progress)
+        progress = under_consent(
+            persona, "edit" if record.plan.edit else "replay", home=home, now=now, progress=progress
+        )
     artifact = open_artifact(record.plan, home, pack)
     again = engine.run(record.plan, pack=pack, artifact=artifact, out_dir=out_dir, now=now, progress=progress)
     made = {picture.seed: _pixels(picture, out_dir) for picture in again.pictures}

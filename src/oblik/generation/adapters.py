@@ -9,7 +9,7 @@ N photos, D face vector.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oblik.errors import BackendUnavailable, InvalidInput, NotFound
+from oblik.faces.crops import head_crop
 from oblik.faces.stack import Face, FaceStack
 from oblik.generation.plan import AdapterName, Plan
 from oblik.images import open_upright
@@ -63,7 +64,10 @@ class Kind(NamedTuple):
     hint: str
 
 
-BACKENDS = {"identity-tokens": "oblik.generation.backends.identity_tokens:IdentityTokens"}
+BACKENDS = {
+    "identity-tokens": "oblik.generation.backends.identity_tokens:IdentityTokens",
+    "edit-reference": "oblik.generation.backends.edit_reference:EditReference",
+}
 EXTRAS: dict[str, str] = {}
 KINDS: dict[AdapterName, Kind] = {
     "identity-tokens": Kind(
@@ -84,7 +88,8 @@ KINDS: dict[AdapterName, Kind] = {
         ("qwen_image",),
         "edit",
         "editing with references is Qwen-Image-Edit's",
-        "a better LoRA from more photos is what is left",
+        "identity tokens at a larger weight draw the face again, in packs that have them; else a better LoRA "
+        "from more photos is what is left",
         "oblik dataset build PHOTOS && oblik train",
     ),
 }
@@ -109,6 +114,11 @@ def lack(name: AdapterName, pack: OpenPack) -> Lack | None:
 def usable(pack: OpenPack) -> AdapterName | None:
     """The preferred adapter of those in `STEERING` that the pack can run; None without any."""
     return next((name for name in STEERING if lack(name, pack) is None), None)
+
+
+def editing(pack: OpenPack) -> AdapterName | None:
+    """The adapter that draws a face into a frame: the editing one, else the preferred of `STEERING`."""
+    return "edit-reference" if lack("edit-reference", pack) is None else usable(pack)
 
 
 def open_adapter(plan: Plan, pack: OpenPack) -> Adapter:
@@ -151,31 +161,38 @@ class Sight:
         """
         return [self.file(plan, reference.image) for reference in plan.references]
 
-    def file(self, plan: Plan, image: str) -> Path:
-        """A file inside the folder of the plan's persona. Raises as `photos` does."""
+    def file(self, plan: Plan, name: str) -> Path:
+        """A file of the plan's persona: a reference, an edit's frame or mask; raises as `photos`."""
         home = (self.personas / (plan.persona or "")).resolve()
         if home.parent != self.personas.resolve():
             raise InvalidInput("a reference needs a persona", hint="oblik persona list")
-        path = (home / image).resolve()
+        path = (home / name).resolve()
         if not path.is_relative_to(home):
             raise InvalidInput(
-                f"the reference {image!r} is not of the persona {plan.persona!r}",
+                f"the reference {name!r} is not of the persona {plan.persona!r}",
                 hint="references are photos of the persona's own dataset",
             )
         if not path.is_file():
-            raise NotFound(f"the reference {image!r} is not there", hint="oblik dataset build PHOTOS")
+            raise NotFound(f"the reference {name!r} is not there", hint="oblik dataset build PHOTOS")
         return path
 
     def vectors(self, plan: Plan, stack: FaceStack) -> NDArray[np.float32]:
         """Unit face vectors (N, D) of the plan's references. InvalidInput where a photo has no face."""
-        vectors = []
+        return np.stack([stack.embed(pixels, face) for pixels, face in self._faces(plan, stack)])
+
+    def heads(self, plan: Plan, stack: FaceStack, side_px: int) -> NDArray[np.uint8]:
+        """The heads (N, side, side, 3) on the plan's references; raises as `vectors`."""
+        return np.stack([
+            head_crop(pixels, face.landmarks, side_px) for pixels, face in self._faces(plan, stack)
+        ])  # fmt: skip
+
+    def _faces(self, plan: Plan, stack: FaceStack) -> Iterator[tuple[NDArray[np.uint8], Face]]:
         for path in self.photos(plan):
             pixels_HW3 = np.asarray(open_upright(path).convert("RGB"))
             face = best_face(stack, pixels_HW3)
             if face is None:
                 raise InvalidInput(f"no face is found in {path.name}", hint="choose another photo")
-            vectors.append(stack.embed(pixels_HW3, face))
-        return np.stack(vectors)
+            yield pixels_HW3, face
 
 
 def best_face(stack: FaceStack, pixels_HW3: NDArray[np.uint8]) -> Face | None:

@@ -15,13 +15,15 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 from oblik.errors import BackendUnavailable
-from oblik.generation.adapters import STEERING, Lack, lack, usable
-from oblik.generation.plan import Plan, Reference
+from oblik.generation.adapters import STEERING, Lack, editing, lack, usable
+from oblik.generation.plan import AdapterName, Plan, Reference
 from oblik.generation.record import Step
 from oblik.packs.manifest import OpenPack, Pack
 
 FACE, LARGER, EDIT = 1, 2, 3
 """The numbers of the rungs."""
+EDIT_PHOTOS = 2
+"""How many photos an editing network is shown beside the frame; Qwen-Image-Edit takes three pictures."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Heights(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     reference_weight: float = Field(0.6, ge=0, le=1)
+    edit_weight: float = Field(0.9, ge=0, le=1)
     short_side_px: int = Field(1024, ge=64, le=4096)
     steps: int = Field(60, ge=1, le=150)
 
@@ -72,6 +75,11 @@ def on_face(plan: Plan, references: tuple[Reference, ...]) -> Plan:
     return plan.model_copy(update={"references": references, "mode": "reliable"})
 
 
+def edited(plan: Plan, references: tuple[Reference, ...]) -> Plan:
+    """Rung 3: the faces are drawn once more, inside their masks, by the references of an edit."""
+    return plan.model_copy(update={"references": references, "mode": "reliable"})
+
+
 def larger(plan: Plan, heights: Heights, pack: Pack) -> Plan:
     """Rung 2: more steps, and the shorter side up to ``short_side_px`` or the pack's native size."""
     shorter = min(plan.width_px, plan.height_px)
@@ -93,6 +101,7 @@ def ladder(pack: OpenPack, photos: Sequence[str], heights: Heights, highest: int
     """
     rungs: list[Rung] = []
     missing: list[Lack] = []
+    no_photo = Lack("no photo of the person to refer to", "build a dataset", "oblik dataset build PHOTOS")
     adapter = usable(pack)
     if adapter and photos:
         weight = heights.reference_weight
@@ -100,8 +109,7 @@ def ladder(pack: OpenPack, photos: Sequence[str], heights: Heights, highest: int
         reason = f"{adapter}, {len(photos)} photos at weight {weight:g}, on the face only"
         rungs.append(Rung(f"{FACE} reference", reason, partial(on_face, references=references)))
     elif adapter:
-        hint = "oblik dataset build PHOTOS"
-        missing.append(Lack(f"rung {FACE}: no photo of the person to refer to", "build a dataset", hint))
+        missing.append(no_photo._replace(what=f"rung {FACE}: {no_photo.what}"))
     else:
         unable = (lack(name, pack) for name in STEERING)
         missing += [each._replace(what=f"rung {FACE}, {each.what}") for each in unable if each]
@@ -111,9 +119,25 @@ def ladder(pack: OpenPack, photos: Sequence[str], heights: Heights, highest: int
         )
         raised = partial(larger, heights=heights, pack=pack.manifest)
         rungs.append(Rung(f"{LARGER} larger and longer", reason, raised))
-    if highest >= EDIT and (edit := lack("edit-reference", pack)):
-        missing.append(edit._replace(what=f"rung {EDIT}, {edit.what}"))
+    if highest >= EDIT:
+        if edit := lack("edit-reference", pack):
+            missing.append(edit._replace(what=f"rung {EDIT}, {edit.what}"))
+        editor = editing(pack)
+        if editor and photos:
+            rungs.append(_edit_rung(editor, photos, heights))
+        elif editor:
+            missing.append(no_photo._replace(what=f"rung {EDIT}: {no_photo.what}"))
     return Ladder(tuple(rungs), tuple(missing))
+
+
+def _edit_rung(editor: AdapterName, photos: Sequence[str], heights: Heights) -> Rung:
+    """With the editing weights two photos are shown to the network; without them the tokens say more."""
+    weight, shown = heights.edit_weight, photos
+    if editor == "edit-reference":
+        shown = photos[:EDIT_PHOTOS]
+    references = tuple(Reference(image=image, weight=weight, adapter=editor) for image in shown)
+    reason = f"{editor}, {len(shown)} photos at weight {weight:g}, the face drawn again inside its mask"
+    return Rung(f"{EDIT} edit", reason, partial(edited, references=references))
 
 
 def climb(

@@ -40,13 +40,15 @@ class Control(BaseModel):
 
 
 class Edit(BaseModel):
-    """A source image to edit, and the mask of what may change."""
+    """A source image to edit, and the alpha map of what may change: paths as in `Reference`, of equal size.
+    ``window`` is the part (left, top, right, bottom) that is drawn anew at the plan's size."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     image: str
     mask: str
-    strength: float = Field(1.0, ge=0, le=1)
+    strength: float = Field(1.0, gt=0, le=1)
+    window: tuple[int, int, int, int] | None = None
 
 
 class Plan(BaseModel):
@@ -92,3 +94,8 @@ def value_range(name: str) -> str:
     if {"Ge", "Le"} <= bounds.keys():
         return f"{bounds['Ge'].ge:g} to {bounds['Le'].le:g}"
     return ""
+
+
+def edits_own(plan: Plan) -> bool:
+    """Whether the plan makes its pictures first and then edits their faces: the ladder's third rung."""
+    return plan.edit is None and any(each.adapter == "edit-reference" for each in plan.references)

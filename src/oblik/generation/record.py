@@ -80,6 +80,7 @@ class Record(BaseModel):
     prompt_ids: list[int]
     lora_sha256: str | None
     references_sha256: dict[str, str] = Field(default_factory=dict)
+    edit_sha256: dict[str, str] = Field(default_factory=dict)
     pack_version: str
     pack_sha256: str | None = None
     libraries: dict[str, str]

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +28,20 @@ from oblik.miniature.architecture import LATENT_CHANNELS, new_scheduler
 from oblik.miniature.corpus import Corpus, render_corpus
 from oblik.miniature.face_networks import Embedder, Landmarks
 from oblik.miniature.faces_pack import NAME, write_faces
-from oblik.miniature.improve import EMBEDDER, START_EMBEDDER, START_VAE, VAE, carry_latents, carry_names
+from oblik.miniature.improve import (
+    EMBEDDER,
+    START,
+    START_EMBEDDER,
+    START_VAE,
+    VAE,
+    carry_latents,
+    carry_names,
+)
 from oblik.miniature.manifest import write_manifest
 from oblik.miniature.probes import TELLER, WORDS_FILE, train_probe, write_teller
 from oblik.miniature.prompts import all_phrases, write_prompts
 from oblik.miniature.samples import SamplePage
+from oblik.miniature.train_edit import EditRecipe, edit_material, train_edit, write_edit
 from oblik.miniature.train_faces import FaceRecipe, embed_corpus, train_embedder, train_landmarks
 from oblik.miniature.train_transformer import Material, Painter, TransformerRecipe, on_face, train_transformer
 from oblik.miniature.train_vae import VaeRecipe, encode_images, train_vae
@@ -53,6 +62,7 @@ class Recipe:
     vae: VaeRecipe = field(default_factory=VaeRecipe)
     faces: FaceRecipe = field(default_factory=FaceRecipe)
     transformer: TransformerRecipe = field(default_factory=TransformerRecipe)
+    edit: EditRecipe = field(default_factory=EditRecipe)
 
 
 class Build:
@@ -159,6 +169,19 @@ class Build:
         write_pack(out, painter, vae, tokenizer)
         write_faces(out / "faces", self.embedder(), self.landmarks(), self.recipe.workers, self.progress)
         shutil.copytree(self.words(), out / "words", dirs_exist_ok=True)
+        write_manifest(out)
+
+    def edit(self, pack: Path, out: Path) -> None:
+        """Write into ``out`` what ``pack`` is, with a LoRA that edits."""
+        painter = Painter(self.recipe.transformer.seed, special_ids(self.tokenizer()))
+        painter.load_state_dict(load_file(self.work / START), strict=False)
+        recipe = replace(self.recipe.edit, people=min(self.recipe.edit.people, self.recipe.people))
+        material, corpus = self.material(), self.corpus()
+        pictures = edit_material(corpus, material.latents, self.vae(), self.work, recipe, self.progress)
+        weights = train_edit(material, corpus.people, pictures, painter, self.work, recipe, self.progress)
+        if out.resolve() != pack.resolve():
+            shutil.copytree(pack, out, dirs_exist_ok=True)
+        write_edit(out / "edit", weights)
         write_manifest(out)
 
     @torch.no_grad()

@@ -17,7 +17,7 @@ VERSION = "4"
 PARTS = {
     "pipeline": "model_index.json", "transformer": "transformer", "text_encoder": "text_encoder",
     "vae": "vae", "tokenizer": "tokenizer", "scheduler": "scheduler", "faces": "faces", "words": "words",
-    "identity": "identity", "controlnet": "controlnet",
+    "identity": "identity", "controlnet": "controlnet", "edit": "edit",
 }  # fmt: skip
 LIMITS = (
     "Trained from scratch on procedurally rendered people who do not exist, at 128 px. It shows how "
@@ -37,9 +37,8 @@ TRAINING = {
 
 def write_manifest(folder: Path) -> Pack:
     """Hash every file of the pack and write ``pack.json``."""
-    components = {
-        part: _component(folder, place) for part, place in PARTS.items() if (folder / place).exists()
-    }
+    found = {part: place for part, place in PARTS.items() if (folder / place).exists()}
+    components = {part: _component(folder, place) for part, place in found.items()}
     pack = Pack(
         name="miniature",
         version=VERSION,

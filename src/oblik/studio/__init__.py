@@ -19,6 +19,7 @@ from oblik.studio.datasets import (
     undo_decisions,
     verify_dataset,
 )
+from oblik.studio.edit import edit
 from oblik.studio.gallery import (
     Reported,
     delete_from_gallery,
@@ -113,6 +114,7 @@ __all__ = [
     "delete_from_gallery",
     "delete_persona",
     "draw_gallery",
+    "edit",
     "edit_captions",
     "edit_persona",
     "export_captions",

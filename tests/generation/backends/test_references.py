@@ -21,7 +21,7 @@ from oblik.faces.masks import face_mask
 from oblik.faces.stack import Face, FaceStack, open_stack
 from oblik.generation.adapters import Sight
 from oblik.generation.backends.diffusers_engine import DiffusersEngine
-from oblik.generation.backends.identity_tokens import WORD, three_prompts
+from oblik.generation.backends.identity_tokens import three_prompts
 from oblik.generation.backends.references import GROW, inside_face
 from oblik.generation.plan import Plan, Reference
 from oblik.generation.record import Record
@@ -34,6 +34,7 @@ from oblik.packs.memory_plan import GIB
 from oblik.packs.store import BUNDLED, open_pack
 from oblik.paths import Home, private_dir
 from oblik.progress import SilentProgress
+from oblik.training.adapter import WORD
 
 NOW = datetime(2026, 1, 2, tzinfo=timezone.utc)
 PACK = open_pack(str(BUNDLED / "miniature"), Home(Path("nowhere")))

@@ -52,13 +52,16 @@ class QwenImage:
         dtype, how, device, text_how, text_device = packing
         parts = {}
         network, text = (pack.manifest.components.get(name) for name in ("transformer", "text_encoder"))
-        if network and (network.format != "diffusers" or how.by_part):
+        edits = network is not None and any(file.path.startswith("edit/") for file in network.files)
+        if network and (network.format != "diffusers" or how.by_part or edits):
             parts["transformer"] = load_transformer(pack.folder, network, how, dtype=dtype, device=device)
         if text and (text.format != "diffusers" or text_how != "none"):
             parts["text_encoder"] = load_text_encoder(
                 pack.folder, text, text_how, dtype=dtype, device=text_device
             )
-        return QwenImagePipeline.from_pretrained(pack.folder, dtype=dtype, local_files_only=True, **parts)
+        opened = QwenImagePipeline.from_pretrained(pack.folder, dtype=dtype, local_files_only=True, **parts)
+        opened.sees_pictures = edits
+        return opened
 
     @property
     def device(self) -> torch.device:
@@ -76,7 +79,8 @@ class QwenImage:
             use_real_rope(self.network)
 
     def drop_unread(self) -> None:
-        text_only(self.pipeline.text_encoder)
+        if not getattr(self.pipeline, "sees_pictures", False):
+            text_only(self.pipeline.text_encoder)
         self.pipeline.text_encoder.get_output_embeddings = lambda: None
 
     @torch.no_grad()

@@ -26,9 +26,11 @@ from oblik import __version__
 from oblik.diffusion import samplers
 from oblik.diffusion.device import few_threads, free_memory, free_vram, is_small
 from oblik.diffusion.families.family import FAMILIES, Family, Text, family_of
-from oblik.errors import BackendUnavailable, OutOfMemory
+from oblik.errors import OutOfMemory
 from oblik.generation.adapters import Sight
 from oblik.generation.backends.control import Control
+from oblik.generation.backends.edit_reference import edit_view
+from oblik.generation.backends.edits import made_first
 from oblik.generation.backends.holding import Held, Holding, Vram
 from oblik.generation.backends.passes import Way, at_once, stills
 from oblik.generation.backends.references import Paint, References
@@ -80,7 +82,6 @@ class DiffusersEngine(Holding):
         self, plan: Plan, *, pack: OpenPack, artifact: Path | None, out_dir: Path, now: datetime,
         progress: Progress,
     ) -> Record:  # fmt: skip
-        _refuse_unknown(plan)
         steps: list[Step] = []
         at: list[Stage] = ["load"]
         multiple_px = max(16, pack.manifest.side_multiple_px)
@@ -116,8 +117,15 @@ class DiffusersEngine(Holding):
         progress: Progress, held: Held,
     ) -> Record:  # fmt: skip
         seconds: dict[str, float] = {}
-        held = held._replace(references=References.of(plan, pack, self._sight))
-        held = held._replace(control=Control.of(plan, pack, self._sight))
+
+        def first(plan: Plan, folder: Path) -> Record:
+            with _timed(seconds, "before the edit"):
+                return self._run(plan, pack, artifact, folder, now, progress, held)
+
+        with made_first(plan, pack, out_dir, first) as made:
+            references = References.of(plan, pack, self._sight, made)
+        held = held._replace(references=references, control=Control.of(plan, pack, self._sight))
+        pack = edit_view(plan, pack)
         free_bytes = free_vram(self._device)
         with _timed(seconds, "load"):
             family = self._family(plan, pack, artifact, held)
@@ -132,9 +140,9 @@ class DiffusersEngine(Holding):
             held.control.begin(record)
         images: list[Image.Image] = []
         try:
-            runs = 2 if held.references else 1
+            runs, most = (held.references.passes, held.references.at_once) if held.references else (1, None)
             with progress.stage("generate", runs * len(plan.seeds) * plan.steps) as advance:
-                for seeds in chunks(plan.seeds, plan.batch):
+                for seeds in chunks(plan.seeds, most or plan.batch):
                     if self._rests:
                         self._rest(progress)
                     self._rests = True
@@ -275,18 +283,6 @@ def _new_record(
         seconds=seconds,
         pictures=[],
     )
-
-
-def _refuse_unknown(plan: Plan) -> None:
-    """What a plan may ask for and this engine cannot do yet is said, never skipped."""
-    asked = {
-        "edit": plan.edit,
-    }
-    for name, wanted in asked.items():
-        if wanted:
-            raise BackendUnavailable(
-                f"the diffusers engine cannot do {name} yet", hint="oblik generate --help"
-            )
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from oblik.diffusion.load import RAM, encoders_of, loading, open_pipeline, plan_
 from oblik.diffusion.memory import RESERVE_BYTES
 from oblik.diffusion.offload import move
 from oblik.generation.backends.control import Control, leave, room_beside
+from oblik.generation.backends.edits import Edits
 from oblik.generation.backends.passes import Way
 from oblik.generation.backends.references import References
 from oblik.generation.backends.tuning import compile_blocks, tune
@@ -44,7 +45,7 @@ class Held(NamedTuple):
     enter: Callable[[Stage], None] = lambda _stage: None
     steps: tuple[Step, ...] = ()
     asked: Plan | None = None
-    references: References | None = None
+    references: References | Edits | None = None
     control: Control | None = None
 
     @property

@@ -12,7 +12,7 @@ B pictures, H height, W width; latents are packed (B, N, C) or maps (B, C, h, w)
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ from torch import Tensor
 from oblik.errors import InvalidInput
 from oblik.faces.masks import face_mask
 from oblik.generation.adapters import KINDS, Sight, best_face, open_adapter
-from oblik.generation.plan import Plan
+from oblik.generation.backends.edits import Edits
+from oblik.generation.plan import Plan, edits_own
 from oblik.generation.record import Record, Step
 from oblik.packs.manifest import OpenPack
 from oblik.paths import sha256_file
@@ -41,16 +42,25 @@ GROW = 1.15
 class References:
     """The references of one plan. Photos are read and embedded when this is made, before any weights are."""
 
+    passes, at_once = 2, None
+
     @classmethod
-    def of(cls, plan: Plan, pack: OpenPack, sight: Sight | None) -> References | None:
-        """The plan's, None where it has none. Raises InvalidInput when nothing can look at photos."""
-        if not plan.references:
+    def of(
+        cls, plan: Plan, pack: OpenPack, sight: Sight | None, made: Mapping[int, Path]
+    ) -> References | Edits | None:
+        """The plan's, None where it has none. Raises InvalidInput when nothing can look at photos.
+
+        ``made`` are the pictures that an editing plan begins with.
+        """
+        if not plan.references and not plan.edit:
             return None
         if sight is None:
             raise InvalidInput(
                 "references need a face stack, and this engine has none",
                 hint="oblik generate --mode reliable",
             )
+        if plan.edit or edits_own(plan):
+            return Edits(plan, pack, sight, made)
         return cls(plan, pack, sight)
 
     def __init__(self, plan: Plan, pack: OpenPack, sight: Sight) -> None:

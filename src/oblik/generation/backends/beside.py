@@ -1,0 +1,57 @@
+"""Pictures beside the noise: how Qwen-Image-Edit shows a transformer a frame and references.
+
+In: a QwenImageTransformer2DModel, packed latents. Out: inside the block every call of it sees those latents
+after the noisy ones, each with a frame number of its own in the rotary embedding, and answers for the noisy
+ones alone (Wu et al. 2025, section 4.2; QwenImageEditPlusPipeline does the same in its loop, where the size
+of what is shown is fixed). So every pipeline of the family can be shown pictures. Knows nothing of prompts.
+
+B batch, T tokens, C packed channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Shown(NamedTuple):
+    """One picture: its packed latents (1, T, C), and rows and columns of tokens."""
+
+    latents: Tensor
+    rows: int
+    columns: int
+
+
+@contextmanager
+def beside(transformer: Any, shown: Sequence[Shown]) -> Iterator[None]:
+    """Inside, ``transformer`` sees the pictures; afterwards it is as before."""
+    tokens: list[int] = []
+
+    def before(_module: Any, args: Any, call: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        noisy = call["hidden_states"]
+        tokens.append(noisy.shape[1])
+        seen = [picture.latents.to(noisy).expand(len(noisy), -1, -1) for picture in shown]
+        shapes = [(1, picture.rows, picture.columns) for picture in shown]
+        call = call | {
+            "hidden_states": torch.cat([noisy, *seen], 1),
+            "img_shapes": [[*own, *shapes] for own in call["img_shapes"]],
+        }
+        return args, call
+
+    def after(_module: Any, _args: Any, _call: Any, out: Any) -> Any:
+        count = tokens.pop()
+        return (out[0][:, :count], *out[1:])
+
+    hooks = [
+        transformer.register_forward_pre_hook(before, with_kwargs=True),
+        transformer.register_forward_hook(after, with_kwargs=True),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

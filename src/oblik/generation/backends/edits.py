@@ -1,0 +1,244 @@
+"""Editing a frame: only what a mask allows is drawn anew, all else stays bit for bit.
+
+In: a plan with a frame to edit, or one whose own pictures are edited after they were made; an adapter for the
+plan's references, where it has any. Out: the edited frames. A window around the mask is drawn at the plan's
+size by the inpainting pipeline of the pack's family: at every step the latents outside the mask are those of
+the noised frame (blended latent diffusion, Avrahami, Fried and Lischinski 2022). The window is then pasted
+into the frame through the alpha map: no byte changes where that is zero. Knows nothing of consent.
+
+One picture is drawn at a time: a picture depends on its seed and not on the others.
+H height, W width; pixels are uint8 unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import diffusers
+import numpy as np
+import torch
+from diffusers.models.cache_utils import CacheMixin
+from numpy.typing import NDArray
+from PIL import Image
+
+from oblik.diffusion.families.family import family_of
+from oblik.errors import BackendUnavailable, InvalidInput, OutOfMemory
+from oblik.faces.masks import face_mask
+from oblik.generation.adapters import Sight, best_face, open_adapter
+from oblik.generation.backends.edit_reference import EditReference
+from oblik.generation.frames import Box, cut, paste
+from oblik.generation.plan import Plan, edits_own
+from oblik.generation.record import Record, Step
+from oblik.images import open_upright
+from oblik.packs.manifest import OpenPack
+from oblik.paths import sha256_file
+
+PIPELINES = {
+    "QwenImagePipeline": "QwenImageInpaintPipeline",
+    "StableDiffusionPipeline": "StableDiffusionInpaintPipeline",
+    "StableDiffusionXLPipeline": "StableDiffusionXLInpaintPipeline",
+}
+"""The pipeline of diffusers that edits with the parts of another."""
+GROW = 1.15
+"""As in `references`: the ellipse reaches the outline of the face."""
+
+
+class Place(NamedTuple):
+    """A frame, what may change in it, and the window that is drawn."""
+
+    frame_HW3: NDArray[np.uint8]
+    alpha_HW: NDArray[np.uint8]
+    box: Box
+
+
+class Edits:
+    """What is edited for one plan. Files and photos are read when this is made, before any weights are.
+
+    ``made`` are pictures by seed, for a plan that has no frame of its own: their faces are edited.
+    """
+
+    passes, at_once = 1, 1
+
+    def __init__(self, plan: Plan, pack: OpenPack, sight: Sight, made: Mapping[int, Path]) -> None:
+        self._plan, self._pack = plan, pack
+        self._adapter = open_adapter(plan, pack) if plan.references else None
+        self._steps: list[Step] = []
+        self._sha256: dict[str, str] = {}
+        self._frame_sha256: dict[str, str] = {}
+        if plan.references:
+            stack = sight.stack()
+            self._vectors_ND, self._stack = sight.vectors(plan, stack), stack.name
+            self._heads_NHW3 = sight.heads(plan, stack, head_side_px(pack))
+            files = zip(plan.references, sight.photos(plan), strict=True)
+            self._sha256 = {reference.image: sha256_file(path) for reference, path in files}
+        self._places = self._given(plan, sight) if plan.edit else self._faces(sight, made)
+        self._words: dict[int, dict[str, Any]] = {}
+
+    def _given(self, plan: Plan, sight: Sight) -> dict[int, Place]:
+        assert plan.edit
+        paths = {name: sight.file(plan, name) for name in (plan.edit.image, plan.edit.mask)}
+        self._frame_sha256 = {name: sha256_file(path) for name, path in paths.items()}
+        frame = np.asarray(open_upright(paths[plan.edit.image]).convert("RGB"))
+        alpha = np.asarray(open_upright(paths[plan.edit.mask]).convert("L"))
+        if frame.shape[:2] != alpha.shape or not alpha.any():
+            raise InvalidInput(
+                "the mask is empty or not as large as the frame", hint="oblik edit IMAGE --face"
+            )
+        if plan.edit.strength * plan.steps < 1:
+            raise InvalidInput(
+                f"strength {plan.edit.strength:g} of {plan.steps} steps is less than one step",
+                hint=f"--strength {1 / plan.steps:.2g} or more",
+            )
+        place = Place(frame, alpha, plan.edit.window or (0, 0, frame.shape[1], frame.shape[0]))
+        return dict.fromkeys(plan.seeds, place)
+
+    def _faces(self, sight: Sight, made: Mapping[int, Path]) -> dict[int, Place]:
+        places = {}
+        for seed, path in made.items():
+            frame = np.asarray(open_upright(path).convert("RGB"))
+            height_px, width_px = frame.shape[:2]
+            face = best_face(sight.stack(), frame)
+            if face is None:
+                reason = f"no face is found in the picture of seed {seed}: it stays as it is"
+                self._steps.append(Step(name="edit", reason=reason))
+                alpha = np.zeros((height_px, width_px), np.uint8)
+            else:
+                alpha = face_mask(face.landmarks, width_px, height_px, grow=GROW)
+            places[seed] = Place(frame, alpha, (0, 0, width_px, height_px))
+        return places
+
+    def begin(self, record: Record) -> None:
+        """Put hashes and notes into the record."""
+        record.references_sha256, record.edit_sha256 = self._sha256, self._frame_sha256
+        record.steps += self._steps
+
+    def encode(self, pipeline: Any, device: torch.device) -> None:
+        """Ask the adapter for its words, while the pipeline's text encoder is there."""
+        if self._adapter is None:
+            return
+        known: dict[str, Any] | None = None
+        for seed in self._plan.seeds:
+            words = self._seen(pipeline, seed)
+            if words is None:
+                known = known or self._adapter.words(
+                    pipeline, self._plan, self._vectors_ND, pack=self._pack, stack=self._stack
+                )
+                words = known
+            self._words[seed] = {name: each.to(device) for name, each in words.items()}
+
+    def _seen(self, pipeline: Any, seed: int) -> dict[str, Any] | None:
+        if not isinstance(self._adapter, EditReference):
+            return None
+        frame, alpha = self._window(seed)
+        return self._adapter.seeing(pipeline, self._plan, frame, alpha, self._heads_NHW3, self._pack)
+
+    def paint(
+        self, _paint: Any, pipeline: Any, seeds: tuple[int, ...], words: dict[str, Any], each_step: Any
+    ) -> NDArray[np.float32]:
+        """The edited frames of some seeds, values 0..1. ``words`` are the plan's own."""
+        return np.stack([self._edited(pipeline, seed, words, each_step) for seed in seeds])
+
+    def _edited(self, pipeline: Any, seed: int, words: dict[str, Any], each_step: Any) -> NDArray[np.float32]:
+        frame, alpha, box = self._places[seed]
+        if alpha.any():
+            said = self._words.get(seed) or words
+            drawn_HW3 = self._drawn(pipeline, seed, said, each_step)
+            frame = paste(frame, drawn_HW3, alpha, box)
+        return np.asarray(frame / 255, np.float32)
+
+    def _window(self, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        frame, alpha, box = self._places[seed]
+        size = (self._plan.width_px, self._plan.height_px)
+        return cut(frame, box, size), cut(alpha, box, size)
+
+    def _drawn(self, pipeline: Any, seed: int, words: dict[str, Any], each_step: Any) -> NDArray[np.float32]:
+        """The window, drawn anew where the alpha map allows."""
+        plan, (frame, alpha) = self._plan, self._window(seed)
+        family = family_of(self._pack.manifest.family)(pipeline)
+        strength = plan.edit.strength if plan.edit else 1.0
+        skipped = plan.steps - min(plan.steps, int(plan.steps * strength))
+        reading: Any = nullcontext()
+        if isinstance(self._adapter, EditReference):
+            reading = self._adapter.reading(pipeline, plan, frame, alpha, self._heads_NHW3, self._pack)
+
+        def later(inpainter: Any, step: int, time: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            changed: dict[str, Any] = each_step(inpainter, step + skipped, time, tensors)
+            return changed
+
+        with _whole(plan, family.network), reading:
+            images = _inpainter(pipeline)(
+                image=Image.fromarray(frame),
+                mask_image=Image.fromarray(whole_cells(alpha, 2 * pipeline.vae_scale_factor)),
+                strength=strength,
+                generator=[torch.Generator("cpu").manual_seed(seed)],
+                num_inference_steps=plan.steps,
+                width=plan.width_px,
+                height=plan.height_px,
+                output_type="np",
+                callback_on_step_end=later,
+                **{family.guidance: plan.guidance},
+                **words,
+            ).images
+        return np.asarray(images[0], np.float32)
+
+
+@contextmanager
+def made_first(
+    plan: Plan, pack: OpenPack, out_dir: Path, run: Callable[[Plan, Path], Record]
+) -> Iterator[dict[int, Path]]:
+    """The pictures of a plan that edits its own, by seed, while the block lasts; none for another plan.
+
+    Raises BackendUnavailable before anything is made, where the pack cannot edit.
+    """
+    if not edits_own(plan):
+        yield {}
+        return
+    open_adapter(plan, pack)
+    folder = out_dir / ".before"
+    try:
+        record = run(plan.model_copy(update={"references": ()}), folder)
+        yield {picture.seed: folder / picture.file for picture in record.pictures}
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def head_side_px(pack: OpenPack) -> int:
+    """Heads are shown at half the length that the pack draws at."""
+    multiple = pack.manifest.side_multiple_px
+    return max(multiple, pack.manifest.native_size_px // 2 // multiple * multiple)
+
+
+def whole_cells(alpha_HW: NDArray[np.uint8], cell_px: int) -> NDArray[np.uint8]:
+    """255 on every cell that may change, even in part: a latent is drawn anew or kept, never mixed."""
+    rows, columns = (side // cell_px for side in alpha_HW.shape)
+    cells = alpha_HW.reshape(rows, cell_px, columns, cell_px).any((1, 3))
+    return np.kron(cells, np.full((cell_px, cell_px), 255)).astype(np.uint8)
+
+
+def _inpainter(pipeline: Any) -> Any:
+    """The family's inpainting pipeline with this pipeline's parts: nothing is copied or moved."""
+    name = type(pipeline).__name__
+    if name not in PIPELINES:
+        raise BackendUnavailable(f"no editing pipeline goes with {name}", hint="oblik pack list")
+    inpainter = getattr(diffusers, PIPELINES[name])(**pipeline.components)
+    inpainter.set_progress_bar_config(disable=True)
+    return inpainter
+
+
+@contextmanager
+def _whole(plan: Plan, network: Any) -> Iterator[None]:
+    """Whatever happens inside, no cached state reaches the next picture."""
+    try:
+        yield
+    except torch.OutOfMemoryError as full:
+        raise OutOfMemory(
+            f"an edit at {plan.width_px}x{plan.height_px} px does not fit into memory",
+            hint="edit a smaller part of the frame: --mask",
+        ) from full
+    finally:
+        if isinstance(network, CacheMixin):
+            network._reset_stateful_cache()

@@ -1,0 +1,282 @@
+"""Weights that teach the miniature's transformer to edit: a LoRA that reads pictures beside the noise.
+
+In: the corpus with cached latents, the pack's VAE and its frozen painter. Out: the LoRA's weights. As in
+Qwen-Image-Edit (Wu et al. 2025, section 4.2) the latents of other pictures follow those of the noisy one in
+the sequence, each with its own frame number in the rotary embedding: first the frame with its face hidden,
+then heads of the same person from other photos. The target is the frame; hidden tokens count most, for the
+others are pasted back after every edit. Knows nothing of personas.
+
+N images, B batch, T image tokens, R tokens of a reference, C packed channels, K references.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLQwenImage, QwenImagePipeline, QwenImageTransformer2DModel
+from numpy.typing import NDArray
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from torch import Tensor
+
+from oblik.diffusion.real_rope import use_real_rope
+from oblik.faces.crops import GREY, head_crop
+from oblik.faces.masks import face_mask
+from oblik.miniature.architecture import IMAGE_PX, LATENT_CHANNELS
+from oblik.miniature.checkpoint import draw, resume, save, set_rate
+from oblik.miniature.corpus import Corpus
+from oblik.miniature.prompts import Prompts, is_portrait
+from oblik.miniature.train_transformer import (
+    Captions,
+    Material,
+    Painter,
+    TransformerRecipe,
+    flow_times,
+    trapezoid,
+)
+from oblik.miniature.train_vae import encode_images
+from oblik.progress import Progress
+
+ADAPTER = "edit"
+SIDE, REFERENCE_SIDE = 8, 4
+"""Tokens along a side of the frame, and of a reference: heads are shown at half the frame's size."""
+REFERENCE_PX = IMAGE_PX // 2
+GROW = (1.05, 1.5)
+HELD_OUT_BATCHES = 4
+
+
+@dataclass(frozen=True)
+class EditRecipe:
+    """Settings of the run. ``references`` heads are shown; a token outside the mask counts ``around``.
+
+    ``targets`` are the layers of the image's stream, which is where pictures are read.
+    """
+
+    seed: int = 5
+    steps: int = 700
+    people: int = 2_000
+    batch: int = 24
+    rank: int = 16
+    targets: tuple[str, ...] = (
+        "to_q", "to_k", "to_v", "to_out.0", "img_mlp.net.0.proj", "img_mlp.net.2",
+    )  # fmt: skip
+    learning_rate: float = 2e-3
+    references: int = 2
+    around: float = 0.05
+    empty_share: float = 0.1
+    checkpoint_every: int = 50
+    held_out_share: float = 0.03
+
+
+@dataclass(frozen=True)
+class EditMaterial:
+    """Packed latents by image: ``frames`` (N, T, C) and ``heads`` (N, R, C); ``grey`` (T, C) is for hidden
+    tokens. ``covered`` (N, T) is the share of each token under the mask. ``others[row]`` are the other photos
+    of the same person whose heads may be shown; rows without any are in no batch."""
+
+    frames: NDArray[np.float16]
+    grey: NDArray[np.float16]
+    heads: NDArray[np.float16]
+    covered: NDArray[np.float32]
+    others: dict[int, NDArray[np.int64]]
+
+
+def edit_material(
+    corpus: Corpus, frames: NDArray[np.float16], vae: AutoencoderKLQwenImage, folder: Path,
+    recipe: EditRecipe, progress: Progress,
+) -> EditMaterial:  # fmt: skip
+    """Masks on, and heads from, the first ``recipe.people`` people's portraits; encoded once, then read."""
+    count = int(np.searchsorted(corpus.people, recipe.people))
+    shown = np.array([
+        row for row in range(count)
+        if is_portrait(corpus.descriptors[row]) and not corpus.stress[row]
+    ])  # fmt: skip
+    masks = np.stack([_mask(corpus.landmarks[row], row, recipe.seed) for row in shown])
+    if not (folder / "heads.npy").exists():
+        crops = [head_crop(corpus.images[row], corpus.landmarks[row], REFERENCE_PX) for row in shown]
+        np.save(folder / "heads.npy", _latents(vae, np.stack(crops), progress))
+    heads = np.zeros((count, REFERENCE_SIDE**2, 4 * LATENT_CHANNELS), np.float16)
+    heads[shown] = np.load(folder / "heads.npy")
+    grey = _latents(vae, np.full((1, IMAGE_PX, IMAGE_PX, 3), GREY, np.uint8), progress)[0]
+    covered, patch = np.zeros((count, SIDE * SIDE), np.float32), IMAGE_PX // SIDE
+    tiles = masks.reshape(-1, SIDE, patch, SIDE, patch)
+    covered[shown] = tiles.mean((2, 4), dtype=np.float32).reshape(len(shown), -1) / 255
+    by_person = {person: shown[corpus.people[shown] == person] for person in np.unique(corpus.people[shown])}
+    others = {int(row): by_person[corpus.people[row]] for row in shown}
+    others = {row: rows[rows != row] for row, rows in others.items() if len(rows) > 1}
+    return EditMaterial(frames, grey, heads, covered, others)
+
+
+def train_edit(
+    material: Material, people: NDArray[np.int64], pictures: EditMaterial, painter: Painter, folder: Path,
+    recipe: EditRecipe, progress: Progress,
+) -> dict[str, Tensor]:  # fmt: skip
+    """Train, or go on from ``folder/edit.pt``; the LoRA's weights by the transformer's own names."""
+    transformer = painter.requires_grad_(False).transformer
+    weights = attach(transformer, recipe)
+    optimiser = torch.optim.AdamW(weights, lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
+    lora = _Lora(transformer)
+    state: dict[str, Any] = {"lora": lora, "adamw": optimiser}
+    start = resume(folder / "edit.pt", state)
+    taught, unseen = _split(people, pictures, recipe)
+    captions, strangers = (_captions(material, rows, painter, recipe, progress) for rows in (taught, unseen))
+    log = (folder / "edit.log").open("a", encoding="utf-8")
+    running = 0.0
+    with progress.stage("train edit", recipe.steps) as advance, log:
+        advance(start)
+        for step in range(start, recipe.steps):
+            rng, noise = draw(recipe.seed, step)
+            batch = captions.draw(painter, rng)
+            references = references_of(pictures, batch.rows, recipe.references, rng)
+            loss = edit_loss(transformer, pictures, batch.rows, references, batch.text, noise, recipe.around)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(weights, 1.0)
+            set_rate(optimiser, trapezoid(step, recipe.steps, warmup=30, fall=0.5))
+            optimiser.step()
+            optimiser.zero_grad()
+            running = float(loss.detach()) if step == start else 0.98 * running + 0.02 * float(loss.detach())
+            advance(1, f"loss {running:.3f}" if step % 20 == 0 else "")
+            if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps:
+                save(folder / "edit.pt", step + 1, state)
+                own, strange = held_out_losses(painter, strangers, pictures, recipe)
+                print(step + 1, f"{running:.4f}", f"{own:.4f}", f"{strange:.4f}", file=log, flush=True)
+            progress.check_cancelled()
+    return lora.state_dict()
+
+
+def attach(transformer: QwenImageTransformer2DModel, recipe: EditRecipe) -> list[torch.nn.Parameter]:
+    """Add the LoRA, which changes nothing at first; its parameters. All else is frozen."""
+    torch.manual_seed(recipe.seed)
+    transformer.requires_grad_(False)
+    config = LoraConfig(
+        r=recipe.rank,
+        lora_alpha=recipe.rank,
+        target_modules=list(recipe.targets),
+        init_lora_weights="gaussian",
+    )
+    transformer.add_adapter(config, adapter_name=ADAPTER)
+    use_real_rope(transformer)
+    return [parameter for parameter in transformer.parameters() if parameter.requires_grad]
+
+
+def edit_loss(
+    transformer: QwenImageTransformer2DModel, pictures: EditMaterial, rows: NDArray[np.int64],
+    references_BK: NDArray[np.int64], text: Tensor, noise: torch.Generator, around: float,
+) -> Tensor:  # fmt: skip
+    """Flow matching (Lipman et al. 2023) on the frame, with the other pictures beside it in the sequence."""
+    latents, covered_BT = _tensor(pictures.frames[rows]), torch.from_numpy(pictures.covered[rows])
+    hidden = torch.where(covered_BT[..., None] > 0, _tensor(pictures.grey), latents)
+    heads = _tensor(pictures.heads[references_BK]).flatten(1, 2)
+    sigma = flow_times(len(rows), noise)
+    eps = torch.randn(latents.shape, generator=noise)
+    noisy = torch.lerp(latents, eps, sigma[:, None, None])
+    shapes = [(1, SIDE, SIDE)] * 2 + [(1, REFERENCE_SIDE, REFERENCE_SIDE)] * references_BK.shape[1]
+    with torch.autocast("cpu", torch.bfloat16):
+        velocity = transformer(
+            hidden_states=torch.cat([noisy, hidden, heads], 1),
+            encoder_hidden_states=text,
+            timestep=sigma,
+            img_shapes=[shapes],
+            return_dict=False,
+        )[0][:, : latents.shape[1]]
+    weight_BT = around + covered_BT
+    squared_BT = (velocity.float() - (eps - latents)).square().mean(-1)
+    loss: Tensor = (weight_BT * squared_BT).sum() / weight_BT.sum()
+    return loss
+
+
+def write_edit(folder: Path, weights: dict[str, Tensor]) -> Path:
+    """Write the LoRA as diffusers loads it (``load_lora_weights``), in bfloat16."""
+    short = {name: value.detach().to(torch.bfloat16).contiguous() for name, value in weights.items()}
+    QwenImagePipeline.save_lora_weights(folder, transformer_lora_layers=short)
+    return folder / "pytorch_lora_weights.safetensors"
+
+
+class _Lora:
+    """The adapter of a transformer as something with a state."""
+
+    def __init__(self, transformer: QwenImageTransformer2DModel) -> None:
+        self._transformer = transformer
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return dict(get_peft_model_state_dict(self._transformer, adapter_name=ADAPTER))
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        set_peft_model_state_dict(self._transformer, state, adapter_name=ADAPTER)
+
+
+def _captions(
+    material: Material, rows: NDArray[np.int64], painter: Painter, recipe: EditRecipe, progress: Progress
+) -> Captions:
+    """The captions of some images, encoded once."""
+    prompts = material.prompts
+    keep = {length: np.flatnonzero(np.isin(described, rows)) for length, described in prompts.rows.items()}
+    fewer = Prompts(
+        ids={length: prompts.ids[length][kept] for length, kept in keep.items() if len(kept)},
+        rows={length: prompts.rows[length][kept] for length, kept in keep.items() if len(kept)},
+        empty=prompts.empty,
+    )
+    known = TransformerRecipe(seed=recipe.seed, batch=recipe.batch, empty_share=recipe.empty_share)
+    captions = Captions(replace(material, prompts=fewer), known)
+    captions.freeze(painter, progress)
+    return captions
+
+
+def _split(corpus_people: NDArray[np.int64], pictures: EditMaterial, recipe: EditRecipe) -> tuple[Any, Any]:
+    """Rows to learn from, and those of the last people, which only `held_out_losses` sees."""
+    rows = np.array(sorted(pictures.others))
+    last = corpus_people[rows] >= recipe.people - max(1, round(recipe.people * recipe.held_out_share))
+    return rows[~last], rows[last]
+
+
+@torch.no_grad()
+def held_out_losses(
+    painter: Painter, captions: Captions, pictures: EditMaterial, recipe: EditRecipe
+) -> tuple[float, float]:
+    """The loss on people it never saw, with their own heads beside the frame and with somebody else's.
+
+    What the second exceeds the first by is what is read from the references.
+    """
+    losses = []
+    for shift in (0, 1):
+        total = 0.0
+        for step in range(HELD_OUT_BATCHES):
+            rng, noise = draw(recipe.seed + 1, step)
+            batch = captions.draw(painter, rng)
+            references = np.roll(references_of(pictures, batch.rows, recipe.references, rng), shift, 0)
+            loss = edit_loss(
+                painter.transformer, pictures, batch.rows, references, batch.text, noise, recipe.around
+            )
+            total += float(loss) / HELD_OUT_BATCHES
+        losses.append(total)
+    return losses[0], losses[1]
+
+
+def references_of(
+    pictures: EditMaterial, rows: NDArray[np.int64], count: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """For each image the rows (B, K) of other photos of the same person, drawn with replacement."""
+    return np.stack([rng.choice(pictures.others[int(row)], count) for row in rows])
+
+
+def _mask(landmarks_52: NDArray[np.float32], row: int, seed: int) -> NDArray[np.uint8]:
+    grow = float(np.random.default_rng([seed, row, 7]).uniform(*GROW))
+    return face_mask(landmarks_52, IMAGE_PX, IMAGE_PX, grow=grow)
+
+
+def _latents(
+    vae: AutoencoderKLQwenImage, images: NDArray[np.uint8], progress: Progress
+) -> NDArray[np.float16]:
+    """Normalised and packed, (N, T, C)."""
+    mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (vae.config.latents_mean, vae.config.latents_std))
+    normal = (encode_images(vae, images, progress) - mean) / std
+    packed: Tensor = QwenImagePipeline._pack_latents(normal, len(normal), LATENT_CHANNELS, *normal.shape[2:])
+    return np.asarray(packed.half().numpy())
+
+
+def _tensor(latents: NDArray[np.float16]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(latents)).float()

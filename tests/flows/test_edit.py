@@ -1,0 +1,208 @@
+"""Editing as a flow: by what right, what may change, what stays beside the pictures, what is measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.flows.conftest import SITTER, STRANGER, painted
+
+from oblik.errors import ConsentError, InvalidInput, JobCancelled
+from oblik.flows.edit import ALPHA, FRAME, Where, Wish, edit
+from oblik.flows.generate import Order, replay
+from oblik.generation.engine import picture_name
+from oblik.generation.frames import paste
+from oblik.generation.ladder import Heights
+from oblik.generation.plan import Plan
+from oblik.generation.presets import find_preset
+from oblik.generation.record import Picture, Record, read_record, write_record
+from oblik.images import save_clean_png
+from oblik.packs.manifest import OpenPack
+from oblik.paths import Home, sha256_file
+from oblik.personas.persona import Persona, Scope
+from oblik.progress import Progress, SilentProgress
+
+if TYPE_CHECKING:
+    from tests.flows.conftest import World
+
+
+@dataclass
+class PastingEngine:
+    """Pastes the sitter's colours into the frame that a plan names."""
+
+    home: Home
+    stop: bool = False
+    plans: list[Plan] = field(default_factory=list)
+
+    def run(
+        self, plan: Plan, *, pack: OpenPack, artifact: Path | None, out_dir: Path, now: Any,
+        progress: Progress,
+    ) -> Record:  # fmt: skip
+        self.plans.append(plan)
+        if self.stop:
+            raise JobCancelled("stopped")
+        assert plan.edit
+        assert plan.edit.window
+        assert plan.persona
+        place = self.home.persona(plan.persona).toml.parent
+        frame, alpha = (np.asarray(Image.open(place / name)) for name in (plan.edit.image, plan.edit.mask))
+        record = Record(
+            plan=plan, asked=plan, started_at=now, token_ids=[], prompt_ids=[], lora_sha256=None,
+            edit_sha256={name: sha256_file(place / name) for name in (plan.edit.image, plan.edit.mask)},
+            pack_version="1", libraries={}, device="cpu", free_vram_bytes=None, seconds={}, pictures=[],
+        )  # fmt: skip
+        for number, seed in enumerate(plan.seeds, start=1):
+            drawn = np.asarray(painted(SITTER, seed, 1), np.float32) / 255
+            path = out_dir / picture_name(number, seed)
+            save_clean_png(Image.fromarray(paste(frame, drawn, alpha, plan.edit.window)), path)
+            record.pictures.append(Picture(file=path.name, seed=seed, sha256=sha256_file(path)))
+        write_record(record, out_dir)
+        return record
+
+
+@pytest.fixture
+def sitter(world: World) -> Persona:
+    made = world.sign("model", scopes=frozenset({Scope.edit}), signed_on=date(2026, 1, 1))
+    world.persona = made
+    world.dataset()
+    world.artifact()
+    return made
+
+
+@pytest.fixture
+def frame(tmp_path: Path) -> Path:
+    path = tmp_path / "frame.png"
+    painted(STRANGER, 5, 1).resize((96, 96)).save(path)
+    return path
+
+
+def whole(tmp_path: Path, size: tuple[int, int] = (96, 96)) -> Path:
+    path = tmp_path / "mask.png"
+    Image.new("L", size, 255).save(path)
+    return path
+
+
+def run(
+    world: World, person: Persona, wish: Wish, said: list[str] | None = None, **asked: Any
+) -> tuple[Record, Path, PastingEngine]:
+    engine = asked.pop("engine", PastingEngine(world.home))
+    presets = Path("none")
+    where = Where(
+        world.home, world.pack, engine, lambda: world.stack, find_preset("fast", presets), Heights(),
+        (said if said is not None else []).append,
+    )  # fmt: skip
+    order = Order("in a park", {"seeds": (1,), **asked})
+    record, folder = edit(person, order, wish, where, progress=SilentProgress(), now=world.now)
+    return record, folder, engine
+
+
+def test_a_consent_without_the_scope_edit_is_refused_and_nothing_is_written(
+    world: World, frame: Path
+) -> None:
+    world.dataset()
+    with pytest.raises(ConsentError, match="does not cover 'edit'") as refused:
+        run(world, world.persona, Wish(frame, face=True))
+    assert refused.value.hint
+    assert not any(world.home.persona("sitter").gallery.iterdir())
+
+
+def test_a_whole_frame_becomes_the_sitter_and_is_measured(
+    world: World, sitter: Persona, frame: Path, tmp_path: Path
+) -> None:
+    record, folder, _ = run(world, sitter, Wish(frame, mask=whole(tmp_path)))
+    (picture,) = record.pictures
+    assert record.threshold is not None
+    assert picture.likeness is not None
+    assert picture.likeness > record.threshold
+    assert read_record(folder) == record
+    inside = f"gallery/{folder.name}"
+    wanted = {f"{inside}/{name}": sha256_file(folder / name) for name in (FRAME, ALPHA)}
+    assert record.edit_sha256 == wanted
+    assert sitter.trigger in record.plan.prompt
+
+
+def test_only_the_found_face_changes_and_a_second_edit_takes_the_kept_map(
+    world: World, sitter: Persona, frame: Path
+) -> None:
+    record, folder, _ = run(world, sitter, Wish(frame, face=True))
+    before = np.asarray(Image.open(frame))
+    after = np.asarray(Image.open(folder / record.pictures[0].file))
+    alpha = np.asarray(Image.open(folder / ALPHA))
+    assert (after[alpha == 0] == before[alpha == 0]).all()
+    assert (after != before).any()
+    again, second, _ = run(world, sitter, Wish(folder / record.pictures[0].file, strength=0.5))
+    assert (folder / ALPHA).read_bytes() == (second / ALPHA).read_bytes()
+    assert again.plan.edit
+    assert again.plan.edit.strength == 0.5
+    with pytest.raises(InvalidInput, match="nothing says what may change"):
+        run(world, sitter, Wish(frame))
+
+
+def test_a_mask_of_another_size_and_a_frame_without_a_face_are_refused(
+    world: World, sitter: Persona, frame: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidInput, match="the mask has 9x9 px and the frame 96x96"):
+        run(world, sitter, Wish(frame, mask=whole(tmp_path, (9, 9))))
+    Image.new("RGB", (96, 96)).save(frame)
+    with pytest.raises(InvalidInput, match="no face is found"):
+        run(world, sitter, Wish(frame, face=True))
+
+
+def test_a_larger_canvas_keeps_the_frame_and_refers_to_nobody_unless_a_face_is_meant(
+    world: World, sitter: Persona, frame: Path
+) -> None:
+    record, folder, engine = run(world, sitter, Wish(frame, outpaint="0,0,32,0"))
+    after = np.asarray(Image.open(folder / record.pictures[0].file))
+    assert after.shape == (96, 128, 3)
+    assert (after[:, :80] == np.asarray(Image.open(frame))[:, :80]).all()
+    assert engine.plans[0].references == ()
+
+
+def test_what_a_pack_lacks_is_said(world: World, sitter: Persona, frame: Path) -> None:
+    said: list[str] = []
+    record, _, _ = run(world, sitter, Wish(frame, face=True), said)
+    assert record.plan.references == ()
+    assert any("has no reference adapter" in line for line in said)
+
+
+def test_photos_are_referred_to_where_the_pack_can(world: World, sitter: Persona, frame: Path) -> None:
+    part = world.pack.folder / "identity" / "projector.safetensors"
+    part.parent.mkdir()
+    part.write_bytes(b"")
+    record, _, _ = run(world, sitter, Wish(frame, face=True))
+    assert {each.adapter for each in record.plan.references} == {"identity-tokens"}
+    assert {each.weight for each in record.plan.references} == {Heights().edit_weight}
+    (world.pack.folder / "edit").mkdir()
+    record, _, _ = run(world, sitter, Wish(frame, face=True))
+    assert [each.adapter for each in record.plan.references] == ["edit-reference"] * 2
+    record, _, _ = run(world, sitter, Wish(frame, face=True, references=False))
+    assert record.plan.references == ()
+
+
+def test_an_edit_that_is_stopped_leaves_nothing_behind(world: World, sitter: Persona, frame: Path) -> None:
+    with pytest.raises(JobCancelled):
+        run(world, sitter, Wish(frame, face=True), engine=PastingEngine(world.home, stop=True))
+    assert not any(world.home.persona("model").gallery.iterdir())
+
+
+def test_an_edit_is_replayed_under_its_own_scope(
+    world: World, sitter: Persona, frame: Path, tmp_path: Path
+) -> None:
+    _, folder, engine = run(world, sitter, Wish(frame, face=True))
+    found = replay(
+        folder, sitter, home=world.home, pack=world.pack, engine=engine, progress=SilentProgress(),
+        now=world.now, out_dir=tmp_path / "again",
+    )  # fmt: skip
+    assert found.identical
+    (folder / ALPHA).write_bytes((folder / FRAME).read_bytes())
+    portraits = world.sign("other", scopes=frozenset({Scope.portraits}))
+    with pytest.raises(ConsentError):
+        replay(
+            folder, portraits, home=world.home, pack=world.pack, engine=engine, progress=SilentProgress(),
+            now=world.now, out_dir=tmp_path / "more",
+        )  # fmt: skip

@@ -1,0 +1,278 @@
+"""Edits in the engine: what a mask forbids stays to the byte, what it allows is drawn; no trace is left."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from oblik.datasets.captions import caption
+from oblik.errors import BackendUnavailable, InvalidInput, PackBroken
+from oblik.faces.stack import FaceStack, open_stack
+from oblik.generation.adapters import Sight
+from oblik.generation.backends.diffusers_engine import DiffusersEngine
+from oblik.generation.backends.edit_reference import LORA, EditReference, edit_view
+from oblik.generation.backends.edits import whole_cells
+from oblik.generation.plan import Edit, Plan
+from oblik.generation.record import Record
+from oblik.miniature.corpus import HELD_OUT, shot_of
+from oblik.miniature.people import Person
+from oblik.miniature.prompts import is_portrait
+from oblik.miniature.render import render
+from oblik.miniature.train_edit import EditRecipe, attach, write_edit
+from oblik.packs.manifest import Component, OpenPack, PackFile
+from oblik.packs.store import BUNDLED, open_pack
+from oblik.paths import Home, private_dir
+from oblik.progress import SilentProgress
+
+NOW = datetime(2026, 1, 2, tzinfo=timezone.utc)
+BUNDLED_PACK = open_pack(str(BUNDLED / "miniature"), Home(Path("nowhere")))
+SEED, STRANGER = HELD_OUT + 330_000, HELD_OUT + 330_001
+TAIL = {"expression": "smile", "view": "frontal", "scene": "park", "light": "daylight"}
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module")
+def stack() -> FaceStack:
+    return open_stack("onnx", folder=BUNDLED_PACK.faces_folder)
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory: pytest.TempPathFactory) -> OpenPack:
+    """The bundled pack with an editing LoRA that was not trained, but says something."""
+    from diffusers import QwenImageTransformer2DModel
+    from peft.utils import get_peft_model_state_dict
+
+    folder = tmp_path_factory.mktemp("pack")
+    for part in BUNDLED_PACK.folder.iterdir():
+        if part.name != LORA.parent.name:
+            (folder / part.name).symlink_to(part)
+    transformer = QwenImageTransformer2DModel.from_pretrained(BUNDLED_PACK.folder / "transformer")
+    attach(transformer, EditRecipe(rank=2))
+    weights = get_peft_model_state_dict(transformer, adapter_name="edit")
+    noise = torch.Generator().manual_seed(0)
+    said = {name: 0.1 * torch.randn(each.shape, generator=noise) for name, each in weights.items()}
+    write_edit(folder / LORA.parent, said)
+    return OpenPack(manifest=BUNDLED_PACK.manifest, folder=folder)
+
+
+@pytest.fixture(scope="module")
+def personas(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sitter's photos, and a stranger's photo as the frame, with a mask on the face."""
+    home = private_dir(tmp_path_factory.mktemp("personas") / "sitter")
+    for seed, names in ((SEED, ("0.png", "1.png")), (STRANGER, ("frame.png",))):
+        shots = (shot_of(seed, place)[0] for place in range(200))
+        good = [each for each in shots if is_portrait(each.descriptors) and not each.hat]
+        for name, shot in zip(names, good, strict=False):
+            Image.fromarray(render(Person.from_seed(seed), shot, 160).image).save(home / name)
+    alpha = np.zeros((160, 160), np.uint8)
+    alpha[40:100, 50:110] = 255
+    alpha[40:100, 50:54] = 90
+    Image.fromarray(alpha).save(home / "alpha.png")
+    return home.parent
+
+
+@pytest.fixture(scope="module")
+def engine(personas: Path, stack: FaceStack) -> DiffusersEngine:
+    return DiffusersEngine("cpu", sight=Sight(personas, lambda: stack))
+
+
+def plan_of(adapter: str | None = None, **changes: Any) -> Plan:
+    words = {**Person.from_seed(SEED).descriptors, **TAIL}
+    references = [{"image": f"{place}.png", "adapter": adapter} for place in range(2) if adapter]
+    values = {
+        "pack": "miniature", "persona": "sitter", "prompt": caption(words), "seeds": (1,), "steps": 3,
+        "guidance": 2.0, "width_px": 128, "height_px": 128, "dtype": "float32", "references": references,
+    }  # fmt: skip
+    return Plan.model_validate(values | changes)
+
+
+EDIT = Edit(image="frame.png", mask="alpha.png", window=(10, 0, 160, 150))
+
+
+def run(
+    engine: DiffusersEngine, plan: Plan, pack: OpenPack, out_dir: Path
+) -> tuple[Record, list[np.ndarray]]:
+    record = engine.run(plan, pack=pack, artifact=None, out_dir=out_dir, now=NOW, progress=SilentProgress())
+    return record, [np.asarray(Image.open(out_dir / picture.file)) for picture in record.pictures]
+
+
+@pytest.mark.parametrize("adapter", [None, "identity-tokens", "edit-reference"])
+def test_where_the_alpha_map_is_zero_every_byte_is_the_frames(
+    engine: DiffusersEngine, pack: OpenPack, personas: Path, tmp_path: Path, adapter: str | None
+) -> None:
+    record, (edited,) = run(engine, plan_of(adapter, edit=EDIT), pack, tmp_path)
+    frame, alpha = (np.asarray(Image.open(personas / "sitter" / name)) for name in ("frame.png", "alpha.png"))
+    assert edited.shape == frame.shape
+    assert (edited[alpha == 0] == frame[alpha == 0]).all()
+    assert (edited[alpha == 255] != frame[alpha == 255]).mean() > 0.5
+    assert set(record.edit_sha256) == {"frame.png", "alpha.png"}
+    assert len(record.references_sha256) == (2 if adapter else 0)
+
+
+def test_an_edit_runs_again_to_the_same_bytes_and_leaves_no_trace(
+    engine: DiffusersEngine, pack: OpenPack, tmp_path: Path
+) -> None:
+    plans = (plan_of(), plan_of("edit-reference", edit=EDIT), plan_of("edit-reference", edit=EDIT), plan_of())
+    before, first, second, after = (
+        run(engine, plan, pack, tmp_path / str(place))[0].pictures[0].sha256
+        for place, plan in enumerate(plans)
+    )
+    assert first == second
+    assert before == after
+
+
+def test_below_full_strength_the_frame_shines_through(
+    engine: DiffusersEngine, pack: OpenPack, personas: Path, tmp_path: Path
+) -> None:
+    frame = np.asarray(Image.open(personas / "sitter" / "frame.png")).astype(int)
+    away = []
+    for strength in (0.4, 1.0):
+        plan = plan_of(edit=EDIT.model_copy(update={"strength": strength}), steps=5)
+        _, (edited,) = run(engine, plan, pack, tmp_path / str(strength))
+        away.append(np.abs(edited - frame)[40:100, 60:110].mean())
+    assert 0 < away[0] < away[1]
+
+
+def test_the_third_rung_edits_the_faces_of_its_own_pictures(
+    engine: DiffusersEngine, pack: OpenPack, stack: FaceStack, tmp_path: Path
+) -> None:
+    short: dict[str, Any] = {"seeds": (1, 2), "steps": 6}
+    _, plain = run(engine, plan_of(**short), pack, tmp_path / "plain")
+    record, edited = run(engine, plan_of("edit-reference", **short), pack, tmp_path / "edited")
+    changed = 0
+    for before, after in zip(plain, edited, strict=True):
+        differs = (before != after).any(-1)
+        assert differs.mean() < 0.7
+        changed += int(differs.any())
+    assert changed == sum(bool(stack.detect(image)) for image in plain) > 0
+    assert record.seconds["before the edit"] > 0
+    assert not (tmp_path / "edited" / ".before").exists()
+
+
+def test_references_are_read(engine: DiffusersEngine, pack: OpenPack, personas: Path, tmp_path: Path) -> None:
+    """Another person's head beside the frame makes another picture, the words being the same."""
+    one = plan_of("edit-reference", edit=EDIT)
+    other = one.model_copy(
+        update={"references": (one.references[0].model_copy(update={"image": "frame.png"}),)}
+    )
+    made = [run(engine, plan, pack, tmp_path / str(place))[1][0] for place, plan in enumerate((one, other))]
+    assert (made[0] != made[1]).any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"strength": 0.1}, "less than one step"), ({"mask": "0.png", "image": "small.png"}, "not as large")],
+)
+def test_what_cannot_be_edited_is_said_before_any_weights_are_read(
+    personas: Path, stack: FaceStack, pack: OpenPack, tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    Image.new("RGB", (64, 64), "grey").save(personas / "sitter" / "small.png")
+    engine = DiffusersEngine("cpu", sight=Sight(personas, lambda: stack))
+    with pytest.raises(InvalidInput, match=said):
+        run(engine, plan_of(edit=EDIT.model_copy(update=changes)), pack, tmp_path)
+    assert engine._open is None
+
+
+def test_a_pack_that_cannot_edit_makes_nothing_first(
+    engine: DiffusersEngine, pack: OpenPack, tmp_path: Path
+) -> None:
+    bare = OpenPack(manifest=pack.manifest, folder=tmp_path / "bare")
+    with pytest.raises(BackendUnavailable, match="has no edit"):
+        run(engine, plan_of("edit-reference"), bare, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_editing_lora_that_does_not_fit_is_a_broken_pack(
+    engine: DiffusersEngine, pack: OpenPack, tmp_path: Path
+) -> None:
+    folder = tmp_path / "pack"
+    folder.mkdir()
+    for part in BUNDLED_PACK.folder.iterdir():
+        if part.name != LORA.parent.name:
+            (folder / part.name).symlink_to(part)
+    key = "transformer_blocks.0.attn.to_q.lora_{}.weight"
+    write_edit(folder / LORA.parent, {key.format("A"): torch.ones(2, 7), key.format("B"): torch.ones(7, 2)})
+    broken = OpenPack(manifest=pack.manifest, folder=folder)
+    with pytest.raises(PackBroken, match="cannot be loaded"):
+        run(engine, plan_of("edit-reference", edit=EDIT), broken, tmp_path / "out")
+
+
+@pytest.fixture(scope="module")
+def other_network(pack: OpenPack, tmp_path_factory: pytest.TempPathFactory) -> OpenPack:
+    """A pack with a transformer for edits, random, and a processor through which its encoder looks."""
+    from diffusers import QwenImageTransformer2DModel
+    from transformers import Qwen2VLImageProcessorPil
+
+    folder = tmp_path_factory.mktemp("other")
+    for part in BUNDLED_PACK.folder.iterdir():
+        if part.name != LORA.parent.name:
+            (folder / part.name).symlink_to(part)
+    transformer = QwenImageTransformer2DModel.from_pretrained(BUNDLED_PACK.folder / "transformer")
+    torch.nn.init.normal_(transformer.proj_out.weight, std=0.1, generator=torch.Generator().manual_seed(0))
+    transformer.save_pretrained(folder / "edit" / "transformer")
+    eyes = Qwen2VLImageProcessorPil(min_pixels=28 * 28, max_pixels=4 * 28 * 28)
+    eyes.save_pretrained(folder / "edit" / "processor")
+    files = [
+        PackFile(path=f"edit/transformer/{path.name}", bytes=1, sha256="0")
+        for path in (folder / "edit" / "transformer").iterdir()
+    ]
+    network = Component(source="made here", licence="Apache-2.0", commercial_use=True, files=files)
+    parts = {**pack.manifest.components, "edit_transformer": network}
+    return OpenPack(manifest=pack.manifest.model_copy(update={"components": parts}), folder=folder)
+
+
+def test_a_packs_own_editing_transformer_and_its_eyes_are_used_for_edits_only(
+    engine: DiffusersEngine, pack: OpenPack, other_network: OpenPack, tmp_path: Path
+) -> None:
+    plans = (plan_of(steps=2), plan_of("edit-reference", edit=EDIT, steps=2), plan_of(steps=2))
+    own = [run(engine, plan, pack, tmp_path / f"own{place}")[1][0] for place, plan in enumerate(plans)]
+    records, others = [], []
+    for place, plan in enumerate(plans):
+        record, (image,) = run(engine, plan, other_network, tmp_path / f"other{place}")
+        records.append(record.pack_version)
+        others.append(image)
+    assert (own[0] == others[0]).all()
+    assert (own[1] != others[1]).any()
+    assert (own[2] == others[2]).all()
+    assert records[1] == f"{records[0]}+edit"
+    assert engine._open
+    pipeline, frame = engine._open[1].pipeline, np.full((64, 64, 3), 90, np.uint8)
+    asked = (np.zeros((64, 64), np.uint8), np.stack([frame]))
+    words = [
+        EditReference().seeing(pipeline, plan_of(), shown, *asked, other_network)
+        for shown in (frame, frame, frame[::-1] + np.arange(64, dtype=np.uint8)[:, None, None])
+    ]
+    assert all(words)
+    first, again, other = (each["prompt_embeds"] for each in words if each)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other), "the frame is looked at"
+    assert EditReference().seeing(pipeline, plan_of(), frame, *asked, pack) is None
+
+
+def test_a_cell_may_change_when_any_of_its_pixels_may() -> None:
+    alpha = np.zeros((32, 48), np.uint8)
+    alpha[17, 20] = 1
+    assert whole_cells(alpha, 16).nonzero()[0].min() == 16
+    assert (whole_cells(alpha, 16) > 0).sum() == 256
+
+
+def test_a_plan_that_edits_runs_the_packs_editing_transformer() -> None:
+    part = Component(
+        source="made here", licence="Apache-2.0", commercial_use=True, format="gguf",
+        files=[PackFile(path="edit/transformer/edit.gguf", bytes=1, sha256="0")],
+    )  # fmt: skip
+    parts = {**BUNDLED_PACK.manifest.components, "edit_transformer": part}
+    manifest = BUNDLED_PACK.manifest.model_copy(update={"components": parts})
+    both = OpenPack(manifest=manifest, folder=BUNDLED_PACK.folder)
+    viewed = edit_view(plan_of("edit-reference"), both).manifest
+    assert viewed.components["transformer"] == part
+    assert viewed.version != manifest.version
+    assert edit_view(plan_of("identity-tokens"), both) is both
+    assert edit_view(plan_of("edit-reference"), BUNDLED_PACK) is BUNDLED_PACK
