@@ -199,11 +199,10 @@ def test_what_nobody_reads_of_the_last_block_may_be_zero() -> None:
 
 
 def test_a_memory_plan_leaves_room_for_the_net(loud: OpenPack) -> None:
-    cpu = torch.device("cpu")
     size = (loud.folder / "controlnet" / "diffusion_pytorch_model.safetensors").stat().st_size
-    assert room_beside(plan_of(POSE), loud, GIB, cpu) == GIB - size
-    assert room_beside(plan_of(), loud, GIB, cpu) == GIB
-    assert room_beside(plan_of(POSE), loud, None, cpu) is None
+    assert room_beside(plan_of(POSE), loud, GIB) == GIB - size
+    assert room_beside(plan_of(), loud, GIB) == GIB
+    assert room_beside(plan_of(POSE), loud, None) is None
 
 
 @pytest.mark.parametrize("name", ["tiny-sd", "tiny-xl"])

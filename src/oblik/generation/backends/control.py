@@ -10,7 +10,6 @@ the same draw, so that its bytes depend neither on its place in a batch nor on a
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -151,16 +150,9 @@ def leave(family: Family) -> None:
     family.pipeline.set_progress_bar_config(disable=True)
 
 
-def room_beside(
-    plan: Plan,
-    pack: OpenPack,
-    vram_bytes: int | None,
-    device: torch.device,
-    total: Callable[[torch.device], Any] = torch.cuda.get_device_properties,
-) -> int | None:
+def room_beside(plan: Plan, pack: OpenPack, vram_bytes: int | None) -> int | None:
     """What a memory plan may use beside the plan's ControlNet, as large in memory as on disk."""
     folder = net_folder(plan.controls[0].kind, pack) if plan.controls else None
-    if folder is None or (vram_bytes is None and device.type != "cuda"):
+    if folder is None or vram_bytes is None:
         return vram_bytes
-    net_bytes = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    return int(vram_bytes or total(device).total_memory) - net_bytes
+    return vram_bytes - sum(file.stat().st_size for file in folder.glob("*.safetensors"))

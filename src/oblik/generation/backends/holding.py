@@ -71,10 +71,9 @@ class Holding:
             shape = {"rank": lora.rank, "mlp_lora": bool(set(lora.targets) & set(MLP_TARGETS))}
         vram = self._vram_bytes
         vram = vram() if callable(vram) else vram or usable_vram(self._device, RESERVE_BYTES)
-        vram = room_beside(plan, pack, vram, self._device)
         return plan_for(
-            pack, device=self._device, vram_bytes=vram, dtype=plan.dtype, purpose="generate",
-            width_px=plan.width_px, height_px=plan.height_px, batch=plan.batch, **shape,
+            pack, device=self._device, vram_bytes=room_beside(plan, pack, vram), dtype=plan.dtype,
+            purpose="generate", width_px=plan.width_px, height_px=plan.height_px, batch=plan.batch, **shape,
         )  # fmt: skip
 
     def _family(self, plan: Plan, pack: OpenPack, artifact: Path | None, held: Held) -> Family:
