@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from oblik.errors import BackendUnavailable, JobCancelled
+from oblik.errors import InvalidInput, JobCancelled
 from oblik.generation.engine import Engine, open_engine
 from oblik.generation.plan import Control, Plan
 from oblik.generation.record import Record, read_record
@@ -124,6 +124,8 @@ def test_a_stopped_run_keeps_what_was_finished(engine: Engine, pack: OpenPack, t
     assert (pixels(tmp_path / "after", "01-seed3.png") == pixels(tmp_path / "stopped", "01-seed3.png")).all()
 
 
-def test_what_a_pack_lacks_is_said(engine: Engine, pack: OpenPack, tmp_path: Path) -> None:
-    with pytest.raises(BackendUnavailable, match="has no controlnet"):
+def test_a_control_needs_a_place_to_look_for_its_image(
+    engine: Engine, pack: OpenPack, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidInput, match="needs the folder of a persona"):
         run(engine, pack, tmp_path, controls=(Control(kind="pose", image="pose.png"),))
