@@ -26,6 +26,7 @@ from oblik import studio
 from oblik.likeness.intervals import Interval, mean_interval, rate
 from oblik.progress import RichProgress, SilentProgress
 from oblik.settings import Settings
+from oblik.training.artifact import MANIFEST
 
 PEOPLE = tuple(range(910_001, 910_013))
 PROMPT = "smiling, three-quarter view, head and shoulders, in a park, daylight"
@@ -83,7 +84,7 @@ def main() -> int:
 def measure(seed: int, out: Path) -> Row:
     """Every rung for one person."""
     settings = Settings(home=out / str(seed) / "home")
-    if not any(settings.home.glob("personas/*/loras/v*/manifest.json")):
+    if not any(settings.home.glob(f"personas/*/loras/v*/{MANIFEST}")):
         studio.run_demo(Settings.load(), out / str(seed), seed=seed, progress=RichProgress())
     (persona,) = studio.list_personas(settings)
     slug, likeness, threshold = persona.slug, [], 0.0

@@ -93,7 +93,7 @@ def seed_list(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 )  # fmt: skip
 @click.option("--style", is_flag=True, help="Allow art styles in the prompt.")
 @click.option("--no-lora", is_flag=True, help="Switch the LoRA's weights off; the learned token stays.")
-@click.option("--no-token", is_flag=True, help="Ask for a stranger in the same words.")
+@click.option("--no-token", is_flag=True, help="Ask for anybody: no token, no description of the persona.")
 @click.pass_obj
 def command(
     settings: Settings,
