@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import date, datetime, timezone
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from oblik.errors import BackendUnavailable, InvalidInput
+from oblik.errors import BackendUnavailable, ConsentError, InvalidInput
 from oblik.faces.stack import Face
 from oblik.flows.control import Wish, controlled
 from oblik.generation.plan import Plan
 from oblik.packs.manifest import OpenPack, Pack
 from oblik.paths import Home
+from oblik.personas.enrol import synthetic_consent
+from oblik.personas.persona import Persona
 
+TODAY = datetime(2026, 6, 1, tzinfo=timezone.utc)
 MARKS = np.array([[40, 50], [88, 52], [70, 78], [48, 100], [84, 102]], np.float32)
 
 
@@ -31,7 +35,9 @@ class Stack:
         raise AssertionError("nobody is recognised")
 
 
-def plan_of(home: Home, kind: str, file: Path, *, net: bool = True, faces: int = 1) -> Plan:
+def plan_of(
+    home: Home, kind: str, file: Path, *, net: bool = True, faces: int = 1, revoked_on: date | None = None
+) -> Plan:
     folder = home.packs / "p"
     (folder / "controlnet").mkdir(parents=True, exist_ok=True)
     if net:
@@ -42,9 +48,13 @@ def plan_of(home: Home, kind: str, file: Path, *, net: bool = True, faces: int =
     )
     stack = Stack(*[Face(box=(0, 0, 1, 1), landmarks=MARKS, score=1.0)] * faces)
     wish = Wish(kind, file, 0.7)  # type: ignore[arg-type]
-    return controlled(
-        plan, wish, home=home, pack=OpenPack(manifest=manifest, folder=folder), stack=lambda: stack
-    )
+    consent = synthetic_consent(TODAY.date()).model_copy(update={"revoked_on": revoked_on})
+    persona = Persona(
+        slug="sitter", trigger="<oblik_sitter>", class_noun="woman", descriptors={}, consent=consent,
+        created_at=TODAY,
+    )  # fmt: skip
+    pack = OpenPack(manifest=manifest, folder=folder)
+    return controlled(persona, plan, wish, home=home, pack=pack, stack=lambda: stack, now=TODAY)
 
 
 @pytest.fixture
@@ -67,6 +77,12 @@ def test_the_plan_names_the_image_that_was_kept(home: Home, photo: Path) -> None
     assert drawn.shape == (160, 128, 3)
     assert tuple(drawn[78, 70]) == (255, 0, 0), "the pose is drawn, and nothing of the photo is kept"
     assert not (drawn == (200, 10, 10)).all(-1).any()
+
+
+def test_without_consent_no_photo_is_read_and_nothing_is_kept(home: Home) -> None:
+    with pytest.raises(ConsentError, match="revoked"):
+        plan_of(home, "pose", Path("not-there.png"), revoked_on=date(2026, 5, 1))
+    assert not (home.personas / "sitter").exists()
 
 
 def test_what_is_missing_is_said_with_what_does_instead(home: Home, photo: Path) -> None:

@@ -16,6 +16,8 @@ Mask_HW = NDArray[np.uint8]
 ELLIPSE_CENTRE_2 = np.array([56.0, 66.0])
 ELLIPSE_RADII_2 = np.array([44.0, 54.0])
 """Hairline to chin and ear to ear, in pixels of the 112x112 template."""
+OUTLINE = 1.15
+"""Grown by this the ellipse reaches the outline of the face; a dataset's mask stays a little inside of it."""
 
 
 def face_mask(

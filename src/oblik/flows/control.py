@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,8 @@ from oblik.generation.plan import Control, Plan
 from oblik.images import open_upright
 from oblik.packs.manifest import OpenPack
 from oblik.paths import Home, atomic_write
+from oblik.personas.permission import permit
+from oblik.personas.persona import Persona
 
 FOLDER = "controls"
 
@@ -35,21 +38,25 @@ class Wish(NamedTuple):
     scale: float
 
 
-def controlled(plan: Plan, wish: Wish, *, home: Home, pack: OpenPack, stack: Callable[[], FaceStack]) -> Plan:
-    """The plan with the control of the wish.
+def controlled(
+    persona: Persona, plan: Plan, wish: Wish, *, home: Home, pack: OpenPack, stack: Callable[[], FaceStack],
+    now: datetime,
+) -> Plan:  # fmt: skip
+    """The persona's plan with the control of the wish.
 
     Raises:
+        ConsentError: the persona's consent does not cover portraits today; the file was not read.
         BackendUnavailable: the pack has no ControlNet, or nothing that reads depth; the hint is what does.
         InvalidInput: the file is no picture, or holds no face.
     """
+    permit(persona, "generate", home=home, now=now)
     if missing := lack(wish.kind, pack):
         raise BackendUnavailable(missing.what, hint=f"{missing.instead}: {missing.hint}")
     image = control_image(wish, (plan.width_px, plan.height_px), pack, stack)
     written = io.BytesIO()
     image.save(written, "PNG")
     name = f"{FOLDER}/{hashlib.sha256(written.getvalue()).hexdigest()[:16]}.png"
-    assert plan.persona is not None
-    atomic_write(home.personas / plan.persona / name, written.getvalue())
+    atomic_write(home.persona(persona.slug).root / name, written.getvalue())
     control = Control(kind=wish.kind, image=name, weight=wish.scale)
     return plan.model_copy(update={"controls": (control,)})
 

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from oblik.errors import InvalidInput, NotFound
-from oblik.faces.masks import face_mask
+from oblik.faces.masks import OUTLINE, face_mask
 from oblik.faces.stack import FaceStack
 from oblik.flows.calibrate import note_scores, open_ruler
 from oblik.flows.generate import Order, generate, plan_order
@@ -37,8 +37,6 @@ from oblik.personas.persona import Persona
 from oblik.progress import Progress
 
 FRAME, ALPHA = "frame.png", "alpha.png"
-GROW = 1.15
-"""The mask of a face reaches its outline."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +138,7 @@ def _face_of(frame: Frame_HW3, stack: FaceStack) -> Mask_HW:
     face = best_face(stack, frame)
     if face is None:
         raise InvalidInput("no face is found in this frame", hint="oblik edit IMAGE --mask MASK.png")
-    return face_mask(face.landmarks, frame.shape[1], frame.shape[0], grow=GROW)
+    return face_mask(face.landmarks, frame.shape[1], frame.shape[0], grow=OUTLINE)
 
 
 def _kept(image: Path, frame: Frame_HW3) -> Mask_HW:

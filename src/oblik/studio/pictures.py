@@ -132,8 +132,9 @@ def generate(
         plan = plan_order(order, persona, chosen, pack, home, others)
         if control:
             plan = controlled(
-                plan, Wish(*control), home=home, pack=pack, stack=lambda: face_stack_of(pack, settings)
-            )
+                persona, plan, Wish(*control), home=home, pack=pack,
+                stack=lambda: face_stack_of(pack, settings), now=now(),
+            )  # fmt: skip
         heights = find_preset("reliable", presets).ladder.get(pack.manifest.family, Heights())
         guard = HeatGuard(open_thermometer(device=settings.device))
         engine = engine_of(settings, pack, rest=partial(guard.rest, pause_s=chosen.pace.pause_s))

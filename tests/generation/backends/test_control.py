@@ -20,12 +20,11 @@ from PIL import Image
 from tests.diffusion.sd_packs import write_pack
 
 from oblik.errors import BackendUnavailable, InvalidInput
-from oblik.faces.masks import face_mask
+from oblik.faces.masks import OUTLINE, face_mask
 from oblik.faces.stack import open_stack
 from oblik.generation.adapters import Sight
 from oblik.generation.backends.control import leave, origin, room_beside
 from oblik.generation.backends.diffusers_engine import DiffusersEngine
-from oblik.generation.backends.references import GROW
 from oblik.generation.control import pose_image
 from oblik.generation.plan import Control, Plan, Reference
 from oblik.generation.record import Record
@@ -151,7 +150,7 @@ def test_rung_one_keeps_the_control_and_changes_only_the_face(
         for n, record in enumerate(records)
     )
     face = open_stack("onnx", folder=MINI.faces_folder).detect(before)[0]
-    mask = face_mask(face.landmarks, 128, 128, grow=GROW)
+    mask = face_mask(face.landmarks, 128, 128, grow=OUTLINE)
     assert (before[mask == 0] == after[mask == 0]).all()
     assert (before[mask > 0] != after[mask > 0]).any()
     assert set(records[1].references_sha256) == {"a.png", "photo.png"}

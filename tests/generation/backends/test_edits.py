@@ -75,6 +75,7 @@ def personas(tmp_path_factory: pytest.TempPathFactory) -> Path:
     alpha[40:100, 50:110] = 255
     alpha[40:100, 50:54] = 90
     Image.fromarray(alpha).save(home / "alpha.png")
+    Image.new("RGB", (128, 128)).save(home / "pose.png")
     return home.parent
 
 
@@ -128,6 +129,14 @@ def test_an_edit_runs_again_to_the_same_bytes_and_leaves_no_trace(
     assert before == after
 
 
+def test_an_edit_steps_by_the_plans_sampler(engine: DiffusersEngine, pack: OpenPack, tmp_path: Path) -> None:
+    euler, first, second = (
+        run(engine, plan_of(edit=EDIT, sampler=sampler), pack, tmp_path / str(place))[0].pictures[0].sha256
+        for place, sampler in enumerate(("euler", "euler_ancestral", "euler_ancestral"))
+    )
+    assert euler != first == second
+
+
 def test_below_full_strength_the_frame_shines_through(
     engine: DiffusersEngine, pack: OpenPack, personas: Path, tmp_path: Path
 ) -> None:
@@ -154,6 +163,19 @@ def test_the_third_rung_edits_the_faces_of_its_own_pictures(
     assert changed == sum(bool(stack.detect(image)) for image in plain) > 0
     assert record.seconds["before the edit"] > 0
     assert not (tmp_path / "edited" / ".before").exists()
+
+
+def test_the_third_rung_edits_pictures_that_follow_a_control(
+    engine: DiffusersEngine, pack: OpenPack, tmp_path: Path
+) -> None:
+    controls = [{"kind": "given", "image": "pose.png", "weight": 1.0}]
+    plans = plan_of(), plan_of(controls=controls), plan_of("edit-reference", controls=controls)
+    (plain,), (followed,), (edited,) = (
+        run(engine, plan, pack, tmp_path / str(place))[1] for place, plan in enumerate(plans)
+    )
+    assert (followed != plain).any()
+    corner = (slice(0, 16), slice(0, 16))
+    assert (edited[corner] == followed[corner]).all(), "what is not the face is the picture that followed"
 
 
 def test_references_are_read(engine: DiffusersEngine, pack: OpenPack, personas: Path, tmp_path: Path) -> None:

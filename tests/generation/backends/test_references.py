@@ -17,12 +17,12 @@ from PIL import Image
 
 from oblik.datasets.captions import caption
 from oblik.errors import BackendUnavailable, InvalidInput
-from oblik.faces.masks import face_mask
+from oblik.faces.masks import OUTLINE, face_mask
 from oblik.faces.stack import Face, FaceStack, open_stack
 from oblik.generation.adapters import Sight
 from oblik.generation.backends.diffusers_engine import DiffusersEngine
 from oblik.generation.backends.identity_tokens import three_prompts
-from oblik.generation.backends.references import GROW, inside_face
+from oblik.generation.backends.references import inside_face
 from oblik.generation.plan import Plan, Reference
 from oblik.generation.record import Record
 from oblik.likeness.pairs import centroid, unit
@@ -136,7 +136,7 @@ def test_outside_the_feathered_mask_every_pixel_is_the_first_runs(pairs: Pairs, 
         for before, after in zip(plain, referred, strict=True):
             faces = stack.detect(before)
             assert faces, "this pack draws faces"
-            mask = face_mask(faces[0].landmarks, 128, 128, grow=GROW)
+            mask = face_mask(faces[0].landmarks, 128, 128, grow=OUTLINE)
             assert (mask == 0).mean() > 0.3
             assert (before[mask == 0] == after[mask == 0]).all()
             changed += int((before[mask > 200] != after[mask > 200]).any())

@@ -21,15 +21,16 @@ from typing import Any, NamedTuple
 import diffusers
 import numpy as np
 import torch
-from diffusers.models.cache_utils import CacheMixin
 from numpy.typing import NDArray
 from PIL import Image
 
+from oblik.diffusion import samplers
 from oblik.diffusion.families.family import family_of
-from oblik.errors import BackendUnavailable, InvalidInput, OutOfMemory
-from oblik.faces.masks import face_mask
+from oblik.errors import BackendUnavailable, InvalidInput
+from oblik.faces.masks import OUTLINE, face_mask
 from oblik.generation.adapters import Sight, best_face, open_adapter
 from oblik.generation.backends.edit_reference import EditReference
+from oblik.generation.backends.tuning import forget
 from oblik.generation.frames import Box, cut, paste
 from oblik.generation.plan import Plan, edits_own
 from oblik.generation.record import Record, Step
@@ -43,8 +44,6 @@ PIPELINES = {
     "StableDiffusionXLPipeline": "StableDiffusionXLInpaintPipeline",
 }
 """The pipeline of diffusers that edits with the parts of another."""
-GROW = 1.15
-"""As in `references`: the ellipse reaches the outline of the face."""
 
 
 class Place(NamedTuple):
@@ -107,7 +106,7 @@ class Edits:
                 self._steps.append(Step(name="edit", reason=reason))
                 alpha = np.zeros((height_px, width_px), np.uint8)
             else:
-                alpha = face_mask(face.landmarks, width_px, height_px, grow=GROW)
+                alpha = face_mask(face.landmarks, width_px, height_px, grow=OUTLINE)
             places[seed] = Place(frame, alpha, (0, 0, width_px, height_px))
         return places
 
@@ -169,20 +168,24 @@ class Edits:
             changed: dict[str, Any] = each_step(inpainter, step + skipped, time, tensors)
             return changed
 
-        with _whole(plan, family.network), reading:
-            images = _inpainter(pipeline)(
-                image=Image.fromarray(frame),
-                mask_image=Image.fromarray(whole_cells(alpha, 2 * pipeline.vae_scale_factor)),
-                strength=strength,
-                generator=[torch.Generator("cpu").manual_seed(seed)],
-                num_inference_steps=plan.steps,
-                width=plan.width_px,
-                height=plan.height_px,
-                output_type="np",
-                callback_on_step_end=later,
-                **{family.guidance: plan.guidance},
-                **words,
-            ).images
+        samplers.begin(pipeline, (seed,))
+        try:
+            with reading:
+                images = _inpainter(pipeline)(
+                    image=Image.fromarray(frame),
+                    mask_image=Image.fromarray(whole_cells(alpha, 2 * pipeline.vae_scale_factor)),
+                    strength=strength,
+                    generator=[torch.Generator("cpu").manual_seed(seed)],
+                    num_inference_steps=plan.steps,
+                    width=plan.width_px,
+                    height=plan.height_px,
+                    output_type="np",
+                    callback_on_step_end=later,
+                    **{family.guidance: plan.guidance},
+                    **words,
+                ).images
+        finally:
+            forget(family.network)
         return np.asarray(images[0], np.float32)
 
 
@@ -220,25 +223,14 @@ def whole_cells(alpha_HW: NDArray[np.uint8], cell_px: int) -> NDArray[np.uint8]:
 
 
 def _inpainter(pipeline: Any) -> Any:
-    """The family's inpainting pipeline with this pipeline's parts: nothing is copied or moved."""
-    name = type(pipeline).__name__
+    """The family's inpainting pipeline with this pipeline's parts: nothing is copied or moved.
+
+    A ControlNet is left out: the frame that it made is there already.
+    """
+    name = getattr(pipeline, "plain", type(pipeline)).__name__
     if name not in PIPELINES:
         raise BackendUnavailable(f"no editing pipeline goes with {name}", hint="oblik pack list")
-    inpainter = getattr(diffusers, PIPELINES[name])(**pipeline.components)
+    parts = {part: each for part, each in pipeline.components.items() if part != "controlnet"}
+    inpainter = getattr(diffusers, PIPELINES[name])(**parts)
     inpainter.set_progress_bar_config(disable=True)
     return inpainter
-
-
-@contextmanager
-def _whole(plan: Plan, network: Any) -> Iterator[None]:
-    """Whatever happens inside, no cached state reaches the next picture."""
-    try:
-        yield
-    except torch.OutOfMemoryError as full:
-        raise OutOfMemory(
-            f"an edit at {plan.width_px}x{plan.height_px} px does not fit into memory",
-            hint="edit a smaller part of the frame: --mask",
-        ) from full
-    finally:
-        if isinstance(network, CacheMixin):
-            network._reset_stateful_cache()

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from oblik.errors import InvalidInput
-from oblik.faces.masks import face_mask
+from oblik.faces.masks import OUTLINE, face_mask
 from oblik.generation.adapters import KINDS, Sight, best_face, open_adapter
 from oblik.generation.backends.edits import Edits
 from oblik.generation.plan import Plan, edits_own
@@ -35,8 +35,6 @@ Pixels_BHW3 = NDArray[np.floating[Any]]
 EachStep = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
 Paint = Callable[[dict[str, Any], EachStep], Pixels_BHW3]
 """The words of a pipeline's call, what is done after each step -> pictures, values 0..1."""
-GROW = 1.15
-"""The mask's ellipse reaches the outline of the face; the mask of a dataset stays a little inside of it."""
 
 
 class References:
@@ -116,7 +114,7 @@ class References:
             reason = f"no face is found in the picture of seed {seed}: it stays without references"
             self._steps.append(Step(name="reference", reason=reason))
             return np.zeros((height_px, width_px), np.float32)
-        return np.asarray(face_mask(face.landmarks, width_px, height_px, grow=GROW) / 255, np.float32)
+        return np.asarray(face_mask(face.landmarks, width_px, height_px, grow=OUTLINE) / 255, np.float32)
 
 
 def inside_face(pipeline: Any, masks_BHW: NDArray[np.float32], latents: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from oblik.diffusion.identity import STACK
 from oblik.diffusion.load import encoders_of, loading, open_pipeline, plan_for, settle
 from oblik.diffusion.modulation import training_grid
 from oblik.errors import InvalidInput, JobCancelled, TrainingDiverged
-from oblik.faces.masks import face_mask
+from oblik.faces.masks import OUTLINE, face_mask
 from oblik.packs.manifest import OpenPack
 from oblik.packs.memory_plan import Configuration
 from oblik.progress import Progress
@@ -37,7 +37,6 @@ from oblik.training.adapter import WORD, AdapterConfig, Portrait
 from oblik.training.backends.interrupts import asked_to_stop
 
 CHECKPOINT = "adapter.pt"
-FACE_MASK_GROW = 1.15
 
 
 class Lessons(NamedTuple):
@@ -200,7 +199,7 @@ def _lessons(
     with progress.stage("encode portraits", len(portraits)) as advance:
         for portrait in portraits:
             height_px, width_px = portrait.pixels_HW3.shape[:2]
-            mask_HW = face_mask(portrait.landmarks, width_px, height_px, grow=FACE_MASK_GROW)
+            mask_HW = face_mask(portrait.landmarks, width_px, height_px, grow=OUTLINE)
             latents.append(family.latents(portrait.pixels_HW3).float().cpu())
             weights.append(1 + (config.face_weight - 1) * family.face_share(mask_HW))
             advance(1)
