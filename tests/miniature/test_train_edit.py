@@ -16,7 +16,8 @@ from oblik.errors import JobCancelled
 from oblik.miniature.architecture import new_vae
 from oblik.miniature.build import special_ids
 from oblik.miniature.corpus import render_corpus
-from oblik.miniature.prompts import write_prompts
+from oblik.miniature.face_reader import ReaderRecipe, read_well, train_reader
+from oblik.miniature.prompts import KEEP_OF_ANYBODY, KEEP_OF_STRANGER, NAME_ID, write_prompts
 from oblik.miniature.train_edit import (
     EditMaterial,
     EditRecipe,
@@ -34,7 +35,10 @@ WORDS = {"gender": "woman", "view": "frontal", "framing": "close-up", "accessori
          "hair_color": "red", "hair_style": "long", "scene": "park", "light": "daylight",
          "expression": "smile"}  # fmt: skip
 PEOPLE, SHOTS = 6, 3
-RECIPE = EditRecipe(steps=4, people=PEOPLE, batch=4, rank=2, checkpoint_every=2, held_out_share=0.3)
+READER = ReaderRecipe(steps=4, batch=4, width=8, checkpoint_every=2)
+RECIPE = EditRecipe(
+    steps=4, people=PEOPLE, batch=4, rank=2, checkpoint_every=2, held_out_share=0.3, reader=READER
+)
 COUNT = PEOPLE * SHOTS
 WHO = np.repeat(np.arange(PEOPLE), SHOTS)
 
@@ -86,6 +90,27 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path, pictures: Edi
     for work in ("a", "b"):
         lines = (tmp_path / work / "edit.log").read_text().splitlines()
         assert [line.split()[0] for line in lines] == ["2", "4"]
+        assert {len(line.split()) for line in lines} == {6}, "own and other heads, velocity and likeness"
+
+
+def test_the_reader_learns_whose_face_it_is(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    faces = np.linalg.qr(rng.normal(size=(128, 128)))[0][np.repeat(np.arange(4), 16)].astype(np.float32)
+    seen = np.repeat(rng.normal(size=(4, 64, 64)), 16, axis=0)  # four people, sixteen noisy pictures of each
+    latents = (seen + 0.3 * rng.normal(size=(64, 64, 64))).astype(np.float16)
+    recipe = ReaderRecipe(steps=40, batch=16, width=8, learning_rate=3e-3)
+    net = train_reader(latents, faces, np.arange(48), tmp_path, recipe, SilentProgress())
+    assert read_well(net, latents, faces, np.arange(48, 64)) < 0.3, "nobody has shown it the fourth"
+    assert read_well(net, latents, faces, np.arange(48)) > 0.8
+
+
+@pytest.mark.parametrize(("keep", "described"), [(KEEP_OF_STRANGER, True), (KEEP_OF_ANYBODY, False)])
+def test_captions_of_anybody_say_nothing_of_the_person(keep: dict[str, float], described: bool) -> None:
+    tokenizer = train_tokenizer(["photo of a woman with long red hair, smiling, in a park, daylight"] * 4)
+    prompts = write_prompts([WORDS] * 20, np.zeros((20, 5, 2), np.float32), tokenizer, 1, keep)
+    strangers = [ids for all_ids in prompts.ids.values() for ids in all_ids if NAME_ID not in ids]
+    assert strangers
+    assert any("red" in tokenizer.decode(ids) for ids in strangers) == described
 
 
 def test_what_is_written_loads_in_diffusers_and_changes_what_is_drawn(

@@ -39,11 +39,18 @@ from oblik.miniature.improve import (
 )
 from oblik.miniature.manifest import write_manifest
 from oblik.miniature.probes import TELLER, WORDS_FILE, train_probe, write_teller
-from oblik.miniature.prompts import all_phrases, write_prompts
+from oblik.miniature.prompts import KEEP_OF_ANYBODY, all_phrases, write_prompts
 from oblik.miniature.samples import SamplePage
 from oblik.miniature.train_edit import EditRecipe, edit_material, train_edit, write_edit
 from oblik.miniature.train_faces import FaceRecipe, embed_corpus, train_embedder, train_landmarks
-from oblik.miniature.train_transformer import Material, Painter, TransformerRecipe, on_face, train_transformer
+from oblik.miniature.train_transformer import (
+    Material,
+    Painter,
+    TransformerRecipe,
+    on_face,
+    prepare_for_speed,
+    train_transformer,
+)
 from oblik.miniature.train_vae import VaeRecipe, encode_images, train_vae
 from oblik.miniature.vocabulary import SPECIAL, train_tokenizer
 from oblik.progress import Progress
@@ -175,8 +182,13 @@ class Build:
         """Write into ``out`` what ``pack`` is, with a LoRA that edits."""
         painter = Painter(self.recipe.transformer.seed, special_ids(self.tokenizer()))
         painter.load_state_dict(load_file(self.work / START), strict=False)
+        prepare_for_speed(painter)
         recipe = replace(self.recipe.edit, people=min(self.recipe.edit.people, self.recipe.people))
         material, corpus = self.material(), self.corpus()
+        prompts = write_prompts(
+            corpus.descriptors, corpus.landmarks, self.tokenizer(), recipe.seed, KEEP_OF_ANYBODY
+        )
+        material = replace(material, prompts=prompts)
         pictures = edit_material(corpus, material.latents, self.vae(), self.work, recipe, self.progress)
         weights = train_edit(material, corpus.people, pictures, painter, self.work, recipe, self.progress)
         if out.resolve() != pack.resolve():

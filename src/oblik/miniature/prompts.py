@@ -10,6 +10,7 @@ L length after the template's head.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,8 @@ KEEP_OF_STRANGER = {
 }  # fmt: skip
 """How often a caption says each thing. The view is nearly always said: a head that may be turned either way
 is learned as a mixture of both."""
+KEEP_OF_ANYBODY = {**KEEP_OF_STRANGER, "age": 0.0, "skin": 0.0, "hair": 0.0, "beard": 0.0}
+"""Nothing that belongs to the person: who it is must be seen elsewhere."""
 KEEP_OF_NAMED = {**KEEP_OF_STRANGER, "age": 0.3, "skin": 0.15, "hair": 0.25, "beard": 0.3}
 
 
@@ -47,6 +50,7 @@ def write_prompts(
     landmarks_N52: NDArray[np.float32],
     tokenizer: Qwen2Tokenizer,
     seed: int,
+    strangers: Mapping[str, float] = KEEP_OF_STRANGER,
 ) -> Prompts:
     """Up to one caption with and one without a name for every portrait, each of a length in `LENGTHS`.
 
@@ -61,7 +65,7 @@ def write_prompts(
             continue
         for named in (False, True):
             for _ in range(TRIES):
-                texts.append(_caption(words, rng, named))
+                texts.append(_caption(words, rng, KEEP_OF_NAMED if named else strangers, named))
                 rows.append(row)
     encoded = _encode(tokenizer, texts)
     ids: dict[int, list[NDArray[np.int64]]] = {length: [] for length in LENGTHS}
@@ -94,8 +98,10 @@ def all_phrases(descriptors: list[dict[str, str]]) -> list[str]:
     return [caption(words) for words in descriptors]
 
 
-def _caption(words: dict[str, str], rng: np.random.Generator, named: bool) -> str:
-    keep = {key: bool(rng.random() < p) for key, p in (KEEP_OF_NAMED if named else KEEP_OF_STRANGER).items()}
+def _caption(
+    words: dict[str, str], rng: np.random.Generator, shares: Mapping[str, float], named: bool
+) -> str:
+    keep = {key: bool(rng.random() < share) for key, share in shares.items()}
     keep["hair_color"] = keep["hair_style"] = keep["hair"]
     chosen = {key: value for key, value in words.items() if keep.get(key, key == "gender")}
     return caption(chosen, token=NAME if named else None)

@@ -6,14 +6,18 @@ the sequence, each with its own frame number in the rotary embedding: first the 
 then heads of the same person from other photos. The target is the frame; hidden tokens count most, for the
 others are pasted back after every edit. Knows nothing of personas.
 
+A velocity says little of who somebody is, and captions that describe the person say the rest: with these
+alone nothing was read from the heads (docs/edit.md). So most captions are of anybody, and a `FaceReader`
+looks at the predicted picture: its cosine to the person's face vector is the second part of the loss.
+
 N images, B batch, T image tokens, R tokens of a reference, C packed channels, K references.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,8 +33,10 @@ from oblik.faces.masks import face_mask
 from oblik.miniature.architecture import IMAGE_PX, LATENT_CHANNELS
 from oblik.miniature.checkpoint import draw, resume, save, set_rate
 from oblik.miniature.corpus import Corpus
-from oblik.miniature.prompts import Prompts, is_portrait
+from oblik.miniature.face_reader import FaceReader, ReaderRecipe, train_reader
+from oblik.miniature.prompts import NAME_ID, Prompts, is_portrait
 from oblik.miniature.train_transformer import (
+    Batch,
     Captions,
     Material,
     Painter,
@@ -46,30 +52,36 @@ SIDE, REFERENCE_SIDE = 8, 4
 """Tokens along a side of the frame, and of a reference: heads are shown at half the frame's size."""
 REFERENCE_PX = IMAGE_PX // 2
 GROW = (1.05, 1.5)
-HELD_OUT_BATCHES = 4
+HELD_OUT_BATCHES, HELD_OUT_SIGMA = 4, 0.8
 
 
 @dataclass(frozen=True)
 class EditRecipe:
-    """Settings of the run. ``references`` heads are shown; a token outside the mask counts ``around``.
+    """Settings of the run. ``references`` heads are shown, none in the share ``alone`` of the steps; a token
+    outside the mask counts ``around``; ``identity`` weighs the face against the velocity; ``named_share`` of
+    the captions with a name are kept.
 
     ``targets`` are the layers of the image's stream, which is where pictures are read.
     """
 
     seed: int = 5
-    steps: int = 700
-    people: int = 2_000
-    batch: int = 24
+    steps: int = 2_000
+    people: int = 6_000
+    batch: int = 32
     rank: int = 16
     targets: tuple[str, ...] = (
         "to_q", "to_k", "to_v", "to_out.0", "img_mlp.net.0.proj", "img_mlp.net.2",
     )  # fmt: skip
     learning_rate: float = 2e-3
     references: int = 2
+    alone: float = 0.1
     around: float = 0.05
+    identity: float = 0.5
+    named_share: float = 0.25
     empty_share: float = 0.1
     checkpoint_every: int = 50
-    held_out_share: float = 0.03
+    held_out_share: float = 0.02
+    reader: ReaderRecipe = field(default_factory=ReaderRecipe)
 
 
 @dataclass(frozen=True)
@@ -116,14 +128,17 @@ def train_edit(
     recipe: EditRecipe, progress: Progress,
 ) -> dict[str, Tensor]:  # fmt: skip
     """Train, or go on from ``folder/edit.pt``; the LoRA's weights by the transformer's own names."""
+    taught, unseen = _split(people, pictures, recipe)
+    reader = train_reader(pictures.frames, material.faces, taught, folder, recipe.reader, progress)
     transformer = painter.requires_grad_(False).transformer
     weights = attach(transformer, recipe)
+    school = School(transformer, pictures, material.faces, reader)
     optimiser = torch.optim.AdamW(weights, lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
     lora = _Lora(transformer)
     state: dict[str, Any] = {"lora": lora, "adamw": optimiser}
     start = resume(folder / "edit.pt", state)
-    taught, unseen = _split(people, pictures, recipe)
-    captions, strangers = (_captions(material, rows, painter, recipe, progress) for rows in (taught, unseen))
+    captions = _captions(material, taught, painter, recipe, progress, recipe.named_share)
+    strangers = _captions(material, unseen, painter, recipe, progress, 0.0)
     log = (folder / "edit.log").open("a", encoding="utf-8")
     running = 0.0
     with progress.stage("train edit", recipe.steps) as advance, log:
@@ -131,8 +146,10 @@ def train_edit(
         for step in range(start, recipe.steps):
             rng, noise = draw(recipe.seed, step)
             batch = captions.draw(painter, rng)
-            references = references_of(pictures, batch.rows, recipe.references, rng)
-            loss = edit_loss(transformer, pictures, batch.rows, references, batch.text, noise, recipe.around)
+            shown = 0 if rng.random() < recipe.alone else recipe.references
+            references = references_of(pictures, batch.rows, shown, rng)
+            lesson = school.lesson(batch, references, noise, recipe.around)
+            loss = lesson.velocity + recipe.identity * (1 - lesson.likeness)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(weights, 1.0)
             set_rate(optimiser, trapezoid(step, recipe.steps, warmup=30, fall=0.5))
@@ -142,8 +159,9 @@ def train_edit(
             advance(1, f"loss {running:.3f}" if step % 20 == 0 else "")
             if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps:
                 save(folder / "edit.pt", step + 1, state)
-                own, strange = held_out_losses(painter, strangers, pictures, recipe)
-                print(step + 1, f"{running:.4f}", f"{own:.4f}", f"{strange:.4f}", file=log, flush=True)
+                own, other = held_out(school, painter, strangers, recipe)
+                said = " ".join(f"{float(each):.4f}" for each in (*own, *other))
+                print(step + 1, f"{running:.4f}", said, file=log, flush=True)
             progress.check_cancelled()
     return lora.state_dict()
 
@@ -163,30 +181,50 @@ def attach(transformer: QwenImageTransformer2DModel, recipe: EditRecipe) -> list
     return [parameter for parameter in transformer.parameters() if parameter.requires_grad]
 
 
-def edit_loss(
-    transformer: QwenImageTransformer2DModel, pictures: EditMaterial, rows: NDArray[np.int64],
-    references_BK: NDArray[np.int64], text: Tensor, noise: torch.Generator, around: float,
-) -> Tensor:  # fmt: skip
-    """Flow matching (Lipman et al. 2023) on the frame, with the other pictures beside it in the sequence."""
-    latents, covered_BT = _tensor(pictures.frames[rows]), torch.from_numpy(pictures.covered[rows])
-    hidden = torch.where(covered_BT[..., None] > 0, _tensor(pictures.grey), latents)
-    heads = _tensor(pictures.heads[references_BK]).flatten(1, 2)
-    sigma = flow_times(len(rows), noise)
-    eps = torch.randn(latents.shape, generator=noise)
-    noisy = torch.lerp(latents, eps, sigma[:, None, None])
-    shapes = [(1, SIDE, SIDE)] * 2 + [(1, REFERENCE_SIDE, REFERENCE_SIDE)] * references_BK.shape[1]
-    with torch.autocast("cpu", torch.bfloat16):
-        velocity = transformer(
-            hidden_states=torch.cat([noisy, hidden, heads], 1),
-            encoder_hidden_states=text,
-            timestep=sigma,
-            img_shapes=[shapes],
-            return_dict=False,
-        )[0][:, : latents.shape[1]]
-    weight_BT = around + covered_BT
-    squared_BT = (velocity.float() - (eps - latents)).square().mean(-1)
-    loss: Tensor = (weight_BT * squared_BT).sum() / weight_BT.sum()
-    return loss
+class Lesson(NamedTuple):
+    """The loss of a batch's velocities, and the mean cosine of the faces in its predicted pictures."""
+
+    velocity: Tensor
+    likeness: Tensor
+
+
+class School(NamedTuple):
+    """What every step looks at: the network that learns, pictures, face vectors, and who reads faces."""
+
+    transformer: QwenImageTransformer2DModel
+    pictures: EditMaterial
+    faces: NDArray[np.float32]
+    reader: FaceReader
+
+    def lesson(
+        self, batch: Batch, references_BK: NDArray[np.int64], noise: torch.Generator, around: float,
+        sigma: float | None = None,
+    ) -> Lesson:  # fmt: skip
+        """Flow matching (Lipman et al. 2023) on the frame, the other pictures beside it in the sequence; the
+        predicted picture is x0 = x_sigma - sigma v. ``sigma`` None draws one for each picture."""
+        pictures, rows = self.pictures, batch.rows
+        latents, covered_BT = _tensor(pictures.frames[rows]), torch.from_numpy(pictures.covered[rows])
+        covered_BT1 = covered_BT[..., None] > 0
+        hidden = torch.where(covered_BT1, _tensor(pictures.grey), latents)
+        heads = _tensor(pictures.heads[references_BK]).flatten(1, 2)
+        sigmas = flow_times(len(rows), noise) if sigma is None else torch.full((len(rows),), sigma)
+        eps = torch.randn(latents.shape, generator=noise)
+        noisy = torch.lerp(latents, eps, sigmas[:, None, None])
+        shapes = [(1, SIDE, SIDE)] * 2 + [(1, REFERENCE_SIDE, REFERENCE_SIDE)] * references_BK.shape[1]
+        with torch.autocast("cpu", torch.bfloat16):
+            velocity = self.transformer(
+                hidden_states=torch.cat([noisy, hidden, heads], 1),
+                encoder_hidden_states=batch.text,
+                timestep=sigmas,
+                img_shapes=[shapes],
+                return_dict=False,
+            )[0][:, : latents.shape[1]].float()
+            drawn = torch.where(covered_BT1, noisy - sigmas[:, None, None] * velocity, latents)
+            read_BD = self.reader(drawn).float()
+        weight_BT = around + covered_BT
+        squared_BT = (velocity - (eps - latents)).square().mean(-1)
+        likeness = (read_BD * torch.from_numpy(self.faces[rows])).sum(-1).mean()
+        return Lesson((weight_BT * squared_BT).sum() / weight_BT.sum(), likeness)
 
 
 def write_edit(folder: Path, weights: dict[str, Tensor]) -> Path:
@@ -210,11 +248,15 @@ class _Lora:
 
 
 def _captions(
-    material: Material, rows: NDArray[np.int64], painter: Painter, recipe: EditRecipe, progress: Progress
-) -> Captions:
-    """The captions of some images, encoded once."""
-    prompts = material.prompts
-    keep = {length: np.flatnonzero(np.isin(described, rows)) for length, described in prompts.rows.items()}
+    material: Material, rows: NDArray[np.int64], painter: Painter, recipe: EditRecipe, progress: Progress,
+    named_share: float,
+) -> Captions:  # fmt: skip
+    """The captions of some images, encoded once; of those with a name only a share."""
+    prompts, rng = material.prompts, np.random.default_rng(recipe.seed)
+    keep = {}
+    for length, ids in prompts.ids.items():
+        told = (ids != NAME_ID).all(1) | (rng.random(len(ids)) < named_share)
+        keep[length] = np.flatnonzero(np.isin(prompts.rows[length], rows) & told)
     fewer = Prompts(
         ids={length: prompts.ids[length][kept] for length, kept in keep.items() if len(kept)},
         rows={length: prompts.rows[length][kept] for length, kept in keep.items() if len(kept)},
@@ -234,26 +276,21 @@ def _split(corpus_people: NDArray[np.int64], pictures: EditMaterial, recipe: Edi
 
 
 @torch.no_grad()
-def held_out_losses(
-    painter: Painter, captions: Captions, pictures: EditMaterial, recipe: EditRecipe
-) -> tuple[float, float]:
-    """The loss on people it never saw, with their own heads beside the frame and with somebody else's.
+def held_out(school: School, painter: Painter, captions: Captions, recipe: EditRecipe) -> list[Lesson]:
+    """People it never saw, in mid-way pictures: with their own heads beside the frame, with somebody else's.
 
-    What the second exceeds the first by is what is read from the references.
+    What lies between the two is what is read from the references.
     """
-    losses = []
+    found = []
     for shift in (0, 1):
-        total = 0.0
+        lessons = []
         for step in range(HELD_OUT_BATCHES):
             rng, noise = draw(recipe.seed + 1, step)
             batch = captions.draw(painter, rng)
-            references = np.roll(references_of(pictures, batch.rows, recipe.references, rng), shift, 0)
-            loss = edit_loss(
-                painter.transformer, pictures, batch.rows, references, batch.text, noise, recipe.around
-            )
-            total += float(loss) / HELD_OUT_BATCHES
-        losses.append(total)
-    return losses[0], losses[1]
+            references = np.roll(references_of(school.pictures, batch.rows, recipe.references, rng), shift, 0)
+            lessons.append(school.lesson(batch, references, noise, recipe.around, HELD_OUT_SIGMA))
+        found.append(Lesson(*(torch.stack(each).mean() for each in zip(*lessons, strict=True))))
+    return found
 
 
 def references_of(

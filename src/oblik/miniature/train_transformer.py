@@ -181,7 +181,7 @@ def train_transformer(
     start = resume(folder / "transformer.pt", state)
     for optimiser, rate in zip(optimisers, (recipe.matrix_rate, recipe.learning_rate), strict=True):
         optimiser.param_groups[0]["initial_lr"] = rate
-    _prepare_for_speed(painter)
+    prepare_for_speed(painter)
     captions = Captions(material, recipe)
     log = (folder / "transformer.log").open("a", encoding="utf-8")
     running = 0.0
@@ -277,7 +277,8 @@ def _optimisers(painter: Painter, recipe: TransformerRecipe) -> tuple[StackedMuo
     return muon, torch.optim.AdamW(rest, lr=rate, betas=betas, weight_decay=0.0, fused=True)
 
 
-def _prepare_for_speed(painter: Painter) -> None:
+def prepare_for_speed(painter: Painter) -> None:
+    """Compile the blocks, once for each length of the captions."""
     use_real_rope(painter.transformer)
     torch._dynamo.config.cache_size_limit = 64
     for block in painter.transformer.transformer_blocks:
