@@ -26,7 +26,7 @@ from oblik.flows.generate import generate
 from oblik.generation.engine import Engine
 from oblik.generation.ladder import EDIT, FACE, Climb, Heights, Ladder, climb, ladder, raise_by
 from oblik.generation.plan import Plan
-from oblik.generation.record import Record, Step, read_record, write_record
+from oblik.generation.record import FILE_NAME, Record, Step, read_record, write_record
 from oblik.likeness.gate import MISS
 from oblik.packs.manifest import OpenPack
 from oblik.paths import Home, latest_version, next_version, private_dir
@@ -77,9 +77,10 @@ def generate_in_mode(
     stack: Callable[[], FaceStack],
     progress: Progress,
     now: datetime,
+    folder: Path | None = None,
 ) -> tuple[Record, Path]:
     """Run a plan in its mode. A fast plan climbs only when its likeness falls short; a reliable one takes the
-    first rung in any case.
+    first rung in any case. What is not measured may go into a ``folder`` outside the gallery.
 
     Raises:
         ConsentError: the persona's consent does not cover portraits today.
@@ -90,7 +91,9 @@ def generate_in_mode(
     run = _Run(persona, home, pack, engine, progress, now, climbing.say)
     reliable = plan.mode == "reliable"
     if not climbing.auto:
-        return run.at_once(plan, _ladder(plan, run, climbing, FACE)) if reliable else run.once(plan)
+        if not reliable:
+            return run.once(plan, folder)
+        return run.at_once(plan, _ladder(plan, run, climbing, FACE), folder)
     try:
         ruler = open_ruler(persona, home=home, pack=pack, stack=stack(), dataset=dataset_behind(plan, home))
     except (NotFound, InvalidInput) as missing:
@@ -168,17 +171,22 @@ class _Run:
             now=self.now, folder=folder,
         )  # fmt: skip
 
-    def at_once(self, plan: Plan, steps: Ladder) -> tuple[Record, Path]:
-        """Run the plan raised by every rung, unmeasured."""
+    def at_once(self, plan: Plan, steps: Ladder, folder: Path | None = None) -> tuple[Record, Path]:
+        """Run the plan raised by every rung, unmeasured. What was asked stands in the record of a run that
+        was stopped, too."""
         raised = plan
         for rung in steps.rungs:
             raised = raise_by(rung, raised)
-        record, folder = self.once(raised)
-        record.asked = plan
-        record.steps += [Step(name=rung.name, reason=rung.reason) for rung in steps.rungs]
-        record.steps += self._missing(steps)
-        write_record(record, folder)
-        return record, folder
+        try:
+            _, folder = self.once(raised, folder)
+        finally:
+            if folder and (folder / FILE_NAME).is_file():
+                record = read_record(folder)
+                record.asked = plan
+                record.steps += [Step(name=rung.name, reason=rung.reason) for rung in steps.rungs]
+                record.steps += self._missing(steps)
+                write_record(record, folder)
+        return read_record(folder), folder
 
     def climb(self, plan: Plan, steps: Ladder, ruler: Ruler, at_least: int) -> tuple[Record, Path]:
         """Climb, keep the best attempt's pictures and write the way there into its record."""
