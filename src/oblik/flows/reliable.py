@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ from oblik.errors import InvalidInput, NotFound
 from oblik.faces.stack import FaceStack
 from oblik.flows.calibrate import Ruler, note_scores, open_ruler
 from oblik.flows.generate import generate
-from oblik.generation.engine import Engine
+from oblik.generation.engine import FIRST, Engine
 from oblik.generation.ladder import EDIT, FACE, Climb, Heights, Ladder, climb, ladder, raise_by
 from oblik.generation.plan import Plan
 from oblik.generation.record import FILE_NAME, Record, Step, read_record, write_record
@@ -105,18 +105,22 @@ def generate_in_mode(
 
 
 def sweep(gallery: Path) -> None:
-    """After a kill: remove the attempts of climbs that nobody is at any more; pictures that were set aside
-    for better ones, which never came into their place, are put back."""
+    """After a kill: remove the attempts of climbs that nobody is at any more, and pictures that were made only
+    to be edited; what was set aside for better ones, which never came into its place, is put back."""
     from filelock import Timeout
 
-    for place in sorted(gallery.glob(".v*")):
+    for place in sorted([*gallery.glob(".v*"), *gallery.glob(f"v*/{FIRST}")]):
         found = _ATTEMPT.fullmatch(place.name)
-        if found is None or place.is_symlink():
+        if (found is None and place.name != FIRST) or place.is_symlink():
             continue
-        folder = gallery / found[1]
+        folder = gallery / found[1] if found else place.parent
         try:
             with _climbing(folder):
-                if place.name.endswith("-before") and not folder.exists():
+                if not found:
+                    shutil.rmtree(place)
+                    with suppress(OSError):  # pictures that were finished stay
+                        folder.rmdir()
+                elif place.name.endswith("-before") and not folder.exists():
                     place.rename(folder)
                 else:
                     shutil.rmtree(place)
@@ -177,10 +181,14 @@ class _Run:
         raised = plan
         for rung in steps.rungs:
             raised = raise_by(rung, raised)
+        gallery = self.home.persona(self.persona.slug).gallery
+        mine = folder is None
+        folder = folder or gallery / next_version(gallery)
         try:
-            _, folder = self.once(raised, folder)
+            with _climbing(folder) if mine else nullcontext():
+                self.once(raised, folder)
         finally:
-            if folder and (folder / FILE_NAME).is_file():
+            if (folder / FILE_NAME).is_file():
                 record = read_record(folder)
                 record.asked = plan
                 record.steps += [Step(name=rung.name, reason=rung.reason) for rung in steps.rungs]

@@ -32,6 +32,7 @@ from oblik.faces.masks import OUTLINE, face_mask
 from oblik.generation.adapters import Sight, best_face, open_adapter
 from oblik.generation.backends.edit_reference import LORA, EditReference
 from oblik.generation.backends.tuning import forget
+from oblik.generation.engine import FIRST
 from oblik.generation.frames import Box, cut, paste
 from oblik.generation.plan import Plan, edits_own
 from oblik.generation.record import Record, Step
@@ -204,7 +205,7 @@ def made_first(
         yield {}
         return
     open_adapter(plan, pack)
-    folder = out_dir / ".before"
+    folder = out_dir / FIRST
     try:
         record = run(folder)
         yield {picture.seed: folder / picture.file for picture in record.pictures}
