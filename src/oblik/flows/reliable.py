@@ -105,8 +105,8 @@ def generate_in_mode(
 
 
 def sweep(gallery: Path) -> None:
-    """After a kill: remove the attempts of climbs that nobody is at any more, and pictures that were made only
-    to be edited; what was set aside for better ones, which never came into its place, is put back."""
+    """After a kill: remove the attempts of climbs that nobody is at any more, and pictures made only to be
+    edited; what was set aside for better ones, which never came into its place, is put back."""
     from filelock import Timeout
 
     for place in sorted([*gallery.glob(".v*"), *gallery.glob(f"v*/{FIRST}")]):

@@ -193,11 +193,12 @@ def _bench(settings: Settings, slug: str | None, *, heat: bool = True) -> Bench:
     from oblik.generation.heat import HeatGuard, open_thermometer
 
     pack = pack_of(settings)
+    guard = HeatGuard(open_thermometer(device=settings.device) if heat else None)
     return Bench(
         home=home_of(settings),
         pack=pack,
-        engine=lambda: engine_of(settings, pack),
-        guard=HeatGuard(open_thermometer(device=settings.device) if heat else None),
+        engine=lambda: engine_of(settings, pack, rest=guard.between),
+        guard=guard,
         stack=cache(lambda: face_stack_of(pack, settings)),
         others=[other.trigger for other in list_personas(settings) if other.slug != slug],
     )

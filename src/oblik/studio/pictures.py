@@ -105,8 +105,6 @@ def generate(
     they are measured, and rungs up to ``max_rung`` climbed while they fall short; ``say`` is told each score.
     A control names any file; its image is made here and kept in the persona's folder.
     """
-    from functools import partial
-
     from oblik.flows.control import controlled
     from oblik.flows.generate import Order, plan_order
     from oblik.flows.reliable import Climbing, generate_in_mode, silent
@@ -133,7 +131,8 @@ def generate(
         )
         heights = find_preset("reliable", presets).ladder.get(pack.manifest.family, Heights())
         guard = HeatGuard(open_thermometer(device=settings.device))
-        engine = engine_of(settings, pack, rest=partial(guard.rest, pause_s=chosen.pace.pause_s))
+        guard.pause_s = chosen.pace.pause_s
+        engine = engine_of(settings, pack, rest=guard.between)
         climbing = Climbing(auto and token, max_rung, heights, say or silent)
         record, folder = generate_in_mode(
             persona, plan, climbing, home=home, pack=pack, engine=engine,

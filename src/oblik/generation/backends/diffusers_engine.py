@@ -65,7 +65,8 @@ LIBRARIES = ("torch", "diffusers", "transformers", "peft", "numpy", "pillow")
 
 class DiffusersEngine(Holding):
     """Runs plans through one cached pipeline. ``sight`` is what it finds faces and reference photos with;
-    ``rest`` is called between two batches, of one run or of two; ``labels`` signs pictures."""
+    ``rest`` is called before every batch, as `oblik.generation.heat.HeatGuard.between`; ``labels`` signs
+    pictures."""
 
     def __init__(
         self,
@@ -76,7 +77,7 @@ class DiffusersEngine(Holding):
         labels: Labeller = PLAIN,
     ) -> None:
         super().__init__(device, vram_bytes)
-        self._sight, self._rest, self._rests, self._labels = sight, rest, False, labels
+        self._sight, self._rest, self._labels = sight, rest, labels
 
     def run(
         self, plan: Plan, *, pack: OpenPack, artifact: Path | None, out_dir: Path, now: datetime,
@@ -160,9 +161,7 @@ class DiffusersEngine(Holding):
             runs, most = (held.references.passes, held.references.at_once) if held.references else (1, None)
             with progress.stage("generate", runs * len(plan.seeds) * plan.steps) as advance:
                 for seeds in chunks(plan.seeds, most or plan.batch):
-                    if self._rests:
-                        self._rest(progress)
-                    self._rests = True
+                    self._rest(progress)
                     held.enter("denoise")
                     call = (family, plan, seeds, words)
                     images += self._chunk(call, record, out_dir, progress, advance, held)
