@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,18 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import Qwen2_5_VLForConditionalGeneration
 
 from oblik.diffusion import live_bytes, lora, modulation
 from oblik.diffusion.load import open_pipeline
 from oblik.diffusion.memory import architecture_of, configurations, make_plan, with_replanning
-from oblik.diffusion.memory_count import FORMATS, Architecture, Counted, count
+from oblik.diffusion.memory_count import Architecture, Counted, count
+from oblik.diffusion.weight_bytes import FORMATS
 from oblik.errors import BackendUnavailable, NotFound, OutOfMemory
+from oblik.generation.backends.beside import Shown, beside
 from oblik.miniature.architecture import new_transformer
 from oblik.packs.manifest import OpenPack
-from oblik.packs.memory_plan import GIB, SMALLER, Asked, MemoryPlan, replan
+from oblik.packs.memory_plan import GIB, SMALLER, Asked, Beside, MemoryPlan, replan
 from oblik.packs.store import open_pack
 from oblik.paths import Home
 from oblik.training.config import ATTENTION_TARGETS, MLP_TARGETS, TrainConfig
@@ -163,6 +167,56 @@ def test_more_blocks_are_a_straight_line() -> None:
         out = live_bytes._velocity(model, torch.bfloat16, (8, 8), 16)
         torch.autograd.backward(out.float().square().mean())
     assert peaks[0] + 4 * (peaks[1] - peaks[0]) == pytest.approx(live.peak, rel=0.01)
+
+
+def test_eyes_are_counted_where_the_encoder_keeps_them(pack: OpenPack, architecture: Architecture) -> None:
+    folder = pack.folder / "text_encoder"
+    encoder = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    live_bytes.text_only(encoder, eyes=True)
+    seeing = replace(architecture, eyes=True)
+    asked = Asked(pack="miniature", purpose="generate", vram_bytes=1, width_px=128, height_px=128)
+    plain = next(configurations(architecture, asked))
+    assert count(seeing, asked).text_weights(plain) == held(encoder)
+    assert encoder.model.visual is not None
+    assert held(encoder) - count(architecture, asked).text_weights(plain) == held(encoder.model.visual)
+
+
+def test_pictures_beside_the_noise_are_as_long_as_they_are() -> None:
+    """Traced against a real call that is shown a frame and two heads."""
+    transformer = type(new_transformer(0)).from_config({**new_transformer(0).config, "num_layers": 1})
+    config = {k: v for k, v in transformer.config.items() if not k.startswith("_")}
+    sizes = [(16, 16), (8, 8), (8, 8)]
+    shown = [Shown(torch.randn(1, rows * columns, 64), rows, columns) for rows, columns in sizes]
+    known = [*transformer.parameters(), *(picture.latents for picture in shown)]
+    with torch.no_grad(), live_bytes.LiveBytes(known) as live, beside(transformer, shown):
+        velocity(transformer)
+    counted = live_bytes.denoise_peak(config, torch.float32, (16, 16), 64, sizes)
+    assert counted == pytest.approx(live.peak, rel=0.2)
+    assert counted > 1.5 * live_bytes.denoise_peak(config, torch.float32, (16, 16), 64)
+
+
+def test_an_edit_counts_what_it_adds(architecture: Architecture) -> None:
+    frame, head, tokens = (128, 128), (64, 64), 8 * 8 + 2 * 4 * 4
+    asked = Asked(pack="miniature", purpose="generate", vram_bytes=1, width_px=128, height_px=128)
+    choice = next(configurations(architecture, asked)).model_copy(update={"text_encoder_place": "freed"})
+
+    def rows(**beside: Any) -> tuple[dict[str, dict[str, int]], int]:
+        wanted = asked.model_copy(update={"beside": Beside(**beside)})
+        found = count(architecture, wanted).plan(choice, GIB)
+        return {stage.stage: stage.rows for stage in found.stages}, found.ram_bytes
+
+    plain, plain_ram = rows()
+    alone, _ = rows(alone=True)
+    shown, _ = rows(alone=True, shown_px=(frame, head, head), seen=3, lora_bytes=7 << 20)
+    assert shown["denoise"]["LoRA"] - alone["denoise"]["LoRA"] == 7 << 20
+    assert shown["denoise"]["caches"] - alone["denoise"]["caches"] > tokens * 64 * 4
+    assert shown["denoise"]["activations"] > alone["denoise"]["activations"]
+    assert shown["encode text"]["activations"] > alone["encode text"]["activations"], "pictures are words too"
+    assert alone["denoise"]["caches"] < plain["denoise"]["caches"], "one picture at a time, not four"
+    _, first_ram = rows(first_steps=50)
+    assert first_ram - plain_ram == 50 * choice.batch * 8 * 8 * 64 * 4
+    published = architecture_of(PACK, None).configs[1]
+    assert 2**24 < live_bytes.eyes_peak(published, torch.bfloat16, 3) < 2**27
 
 
 def test_formats_have_the_published_sizes() -> None:

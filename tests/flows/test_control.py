@@ -11,8 +11,8 @@ from PIL import Image
 
 from oblik.errors import BackendUnavailable, ConsentError, InvalidInput
 from oblik.faces.stack import Face
-from oblik.flows.control import Wish, controlled
-from oblik.generation.plan import Plan
+from oblik.flows.control import controlled
+from oblik.generation.plan import Control, Plan
 from oblik.packs.manifest import OpenPack, Pack
 from oblik.paths import Home
 from oblik.personas.enrol import synthetic_consent
@@ -43,18 +43,19 @@ def plan_of(
     if net:
         (folder / "controlnet" / "config.json").write_text("{}")
     manifest = Pack(name="p", version="1", family="qwen_image", native_size_px=128, side_multiple_px=16)
+    wish = Control(kind=kind, image=str(file.absolute()), weight=0.7)  # type: ignore[arg-type]
     plan = Plan(
-        pack="p", persona="sitter", prompt="photo of a woman", seeds=(1,), width_px=128, height_px=160
-    )
+        pack="p", persona="sitter", prompt="photo of a woman", seeds=(1,), width_px=128, height_px=160,
+        controls=(wish,),
+    )  # fmt: skip
     stack = Stack(*[Face(box=(0, 0, 1, 1), landmarks=MARKS, score=1.0)] * faces)
-    wish = Wish(kind, file, 0.7)  # type: ignore[arg-type]
     consent = synthetic_consent(TODAY.date()).model_copy(update={"revoked_on": revoked_on})
     persona = Persona(
         slug="sitter", trigger="<oblik_sitter>", class_noun="woman", descriptors={}, consent=consent,
         created_at=TODAY,
     )  # fmt: skip
     pack = OpenPack(manifest=manifest, folder=folder)
-    return controlled(persona, plan, wish, home=home, pack=pack, stack=lambda: stack, now=TODAY)
+    return controlled(persona, plan, home=home, pack=pack, stack=lambda: stack, now=TODAY)
 
 
 @pytest.fixture

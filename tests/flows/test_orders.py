@@ -9,12 +9,15 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from filelock import FileLock
 from PIL import Image
+from tests.flows.conftest import SITTER, painted
 
 from oblik.errors import (
     BackendError,
+    BackendUnavailable,
     Conflict,
     ConsentError,
     InvalidInput,
@@ -113,7 +116,10 @@ class Shop:
     @property
     def bench(self) -> Bench:
         guard = HeatGuard(self if self.temperatures_c else None, sleep=self.slept_s.append)
-        return Bench(self.world.home, self.world.pack, lambda: self.engine, guard, ["<oblik_alex>"])
+        return Bench(
+            self.world.home, self.world.pack, lambda: self.engine, guard, lambda: self.world.stack,
+            ["<oblik_alex>"],
+        )  # fmt: skip
 
     def read(self) -> Reading:
         return Reading(self.temperatures_c.pop(0) if len(self.temperatures_c) > 1 else self.temperatures_c[0])
@@ -137,6 +143,10 @@ class Shop:
 def shop(world: World, tmp_path: Path) -> Shop:
     world.artifact()
     return Shop(world, tmp_path / "orders")
+
+
+def plans(shop: Shop, file: OrderFile) -> list[Plan]:
+    return [batch.plan for batch in planned(file, shop.world.persona, shop.bench, shop.world.now)]
 
 
 def made(report: OrderReport) -> list[tuple[str, int, bool]]:
@@ -336,14 +346,111 @@ def test_what_cannot_be_made_is_refused_before_the_first_picture(
 
 def test_styles_are_allowed_where_the_order_says_so(shop: Shop) -> None:
     file = shop.file(GRID.replace("at night", "an oil painting") + "style: true\n")
-    assert "painting" in planned(file, shop.world.persona, shop.bench)[1].plan.prompt
+    assert "painting" in plans(shop, file)[1].prompt
 
 
 def test_a_preset_of_a_file_is_meant_from_the_order_on(shop: Shop) -> None:
     private_dir(shop.folder)
     (shop.folder / "mine.toml").write_text('about = "x"\n[plan]\nsteps = 9\n', encoding="utf-8")
     file = shop.file(GRID + "quality: mine.toml\n")
-    assert {batch.plan.steps for batch in planned(file, shop.world.persona, shop.bench)} == {9}
+    assert {plan.steps for plan in plans(shop, file)} == {9}
+
+
+CONTROL = "controls: [{kind: pose, image: me.png, weight: 0.6}]"
+
+
+@pytest.fixture
+def net(shop: Shop) -> Path:
+    """A ControlNet in the pack, and a photo beside the order."""
+    path = shop.world.pack.folder / "controlnet" / "config.json"
+    private_dir(path.parent)
+    path.write_text("{}")
+    painted(SITTER, 1).save(private_dir(shop.folder) / "me.png")
+    return path
+
+
+def test_pictures_of_an_order_follow_a_control_image(shop: Shop, net: Path) -> None:
+    text = f"""name: spring
+persona: sitter
+type: catalogue
+count: 1
+plan: {{{CONTROL}}}
+items:
+  - prompt: by the sea
+  - {{prompt: at night, plan: {{{CONTROL.replace("pose", "given")}}}}}
+"""
+    assert shop.run(text).state == "done"
+    posed, given = (plan.controls[0] for plan in shop.engine.plans)
+    assert (posed.kind, posed.weight, given.kind) == ("pose", 0.6, "given")
+    kept = [shop.world.home.persona("sitter").root / control.image for control in (posed, given)]
+    assert all(path.parent.name == "controls" and path.is_file() for path in kept)
+    assert np.asarray(Image.open(kept[0]))[2, 2].max() == 0, "of the pose's photo nothing is kept"
+    shop.engine.plans.clear()
+    assert shop.run(text).state == "done"
+    assert shop.engine.plans == [], "the same control is the same picture"
+
+
+def test_a_preset_names_its_control_from_its_own_file_on(shop: Shop, net: Path) -> None:
+    folder = private_dir(shop.folder / "presets")
+    (shop.folder / "me.png").rename(folder / "left.png")
+    text = 'about = "x"\n[[plan.controls]]\nkind = "given"\nimage = "left.png"\n'
+    (folder / "mine.toml").write_text(text, encoding="utf-8")
+    (plan, _) = plans(shop, shop.file(GRID + "quality: presets/mine.toml\n"))
+    assert plan.controls[0].image.startswith("controls/")
+    (plan, _) = plans(
+        shop, shop.file(GRID.replace("batch: 2", "controls: []") + "quality: presets/mine.toml")
+    )
+    assert plan.controls == (), "an order may go without"
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "said"),
+    [
+        (lambda shop, net: net.unlink(), BackendUnavailable, "order.yaml:6: plan.controls: .*no controlnet"),
+        (
+            lambda shop, net: (shop.folder / "me.png").unlink(),
+            NotFound,
+            "order.yaml:6: plan.controls: .*me.png",
+        ),
+        (
+            lambda shop, net: Image.new("RGB", (64, 64)).save(shop.folder / "me.png"),
+            InvalidInput,
+            "6: .*no face",
+        ),
+    ],
+)
+def test_a_control_that_cannot_be_followed_is_refused_with_its_line(
+    shop: Shop, net: Path, change: Callable[[Shop, Path], object], kind: type[Exception], said: str
+) -> None:
+    change(shop, net)
+    with pytest.raises(kind, match=said):
+        shop.run(GRID.replace("batch: 2", CONTROL))
+    assert shop.engine.plans == []
+    assert not (shop.world.home.persona("sitter").root / "controls").exists()
+
+
+def test_without_consent_no_photo_of_a_control_is_read(shop: Shop, net: Path) -> None:
+    (shop.folder / "me.png").unlink()
+    PersonaStore(shop.world.home).save(revoked(shop.world.persona, date(2026, 1, 1)))
+    with pytest.raises(ConsentError):
+        plans(shop, shop.file(GRID.replace("batch: 2", CONTROL)))
+
+
+def test_a_reliable_order_refers_to_photos_and_says_what_is_missing(shop: Shop) -> None:
+    shop.world.dataset()
+    reliable = GRID.replace("batch: 2", "batch: 2, mode: reliable")
+    shop.engine.breaks[2] = [JobCancelled("stop")]
+    with pytest.raises(JobCancelled):
+        shop.run(reliable)
+    assert {change.step.name for change in shop.report().changes} == {"not available"}
+    part = private_dir(shop.world.pack.folder / "identity") / "projector.safetensors"
+    part.write_bytes(b"weights")
+    shop.engine.plans.clear()
+    report = shop.run(reliable)
+    assert made(report)[0] == ("prompt-1", 1, True), "what was finished before the stop is known"
+    assert {plan.mode for plan in shop.engine.plans} == {"reliable"}
+    assert {each.adapter for plan in shop.engine.plans for each in plan.references} == {"identity-tokens"}
+    assert "1 reference" in {change.step.name for change in report.changes}
 
 
 def test_one_run_at_a_time(shop: Shop) -> None:

@@ -18,7 +18,7 @@ from oblik.errors import ConsentError, JobCancelled, NotFound
 from oblik.flows.gallery import batches
 from oblik.flows.generate import replay
 from oblik.flows.reliable import EXHAUSTED, PHOTOS, Climbing, generate_in_mode, reference_photos, sweep
-from oblik.generation.engine import GRID, picture_name
+from oblik.generation.engine import FIRST, GRID, picture_name
 from oblik.generation.plan import Plan
 from oblik.generation.record import Picture, Record, read_record, write_record
 from oblik.images import grid, save_clean_png
@@ -219,6 +219,30 @@ def test_a_climbed_record_runs_again_by_the_plan_that_won(make: Make, ready: Wor
     )  # fmt: skip
     assert again.identical
     assert engine.plans[-1] == record.plan
+
+
+def test_pictures_to_be_edited_that_a_kill_left_are_swept_by_the_next_run(make: Make, ready: World) -> None:
+    place = ready.home.persona("sitter").gallery
+    _, first, _ = make(ClimbableEngine({"bare": 1.0}))
+    for name in ("v002", "v003", "v004"):
+        shutil.copytree(first, place / name / FIRST)
+        (place / f".{name}.lock").touch()
+    shutil.copy(next(first.glob("*seed*.png")), place / "v003")
+    with FileLock(place / ".v004.lock"):
+        sweep(place)
+        assert (place / "v004" / FIRST).is_dir(), "somebody is at it"
+    assert sorted(path.name for path in place.iterdir()) == [".v004.lock", "v001", "v003", "v004"]
+    assert [path.suffix for path in (place / "v003").iterdir()] == [".png"], "what was finished stays"
+
+    class Killed(ClimbableEngine):
+        def run(self, plan: Plan, **asked: Any) -> Record:
+            self.locked = (place / f".{asked['out_dir'].name}.lock").is_file()
+            return super().run(plan, **asked)
+
+    engine = Killed()
+    make(engine, "reliable", auto=False)
+    assert engine.locked, "a run that may have such pictures is known to be at work"
+    assert not list(place.rglob(FIRST))
 
 
 def test_what_a_killed_climb_left_is_swept_by_the_next_run_and_a_running_one_is_let_alone(

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from oblik.cli.generate import command
 from oblik.errors import InvalidInput, NotFound, TwoPersonas
 from oblik.generation.order_file import OrderFile, read_order
-from oblik.generation.orders import OPEN, Job, jobs_of, json_schema
+from oblik.generation.orders import OPEN, Job, Values, jobs_of, json_schema
 from oblik.generation.plan import Plan
 
 HEAD = "name: spring\npersona: sitter\n"
@@ -74,6 +75,35 @@ items:
     assert two.asked == {"steps": 20, "guidance": 4.5}
 
 
+def test_everything_that_can_be_typed_for_a_picture_can_be_ordered(tmp_path: Path) -> None:
+    """A size by its shape takes the place of one by its sides, and the other way round."""
+    text = """type: catalogue
+plan: {attention: sage, cache_threshold: 0.1, compiled: true, guidance_at_once: false, width_px: 512,
+  sampler: euler_ancestral}
+items:
+  - {prompt: one, plan: {aspect: 3:4, compiled: false}}
+  - {prompt: two, plan: {controls: [{kind: pose, image: a.png}]}}
+"""
+    one, two = jobs(tmp_path, HEAD + text)
+    run_by = {
+        "attention": "sage",
+        "cache_threshold": 0.1,
+        "guidance_at_once": False,
+        "sampler": "euler_ancestral",
+    }
+    assert one.asked == run_by | {"compiled": False, "aspect": "3:4"}
+    follows = {"kind": "pose", "image": "a.png", "weight": 0.8}
+    assert two.asked == run_by | {"compiled": True, "width_px": 512, "controls": (follows,)}
+    assert (one.controls_at, two.controls_at) == (("plan", "controls"), ("items", 1, "plan", "controls"))
+    typed = {parameter.name for parameter in command.params}
+    elsewhere = {"prompt", "slug", "seeds", "count", "seed", "lora", "preset", "style"}
+    as_control, only_typed = (
+        {"pose", "depth", "given", "control_scale"},
+        {"max_rung", "no_auto", "no_lora", "no_token"},
+    )
+    assert typed - elsewhere - as_control - only_typed <= set(Values.model_fields)
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [
@@ -81,6 +111,12 @@ items:
         ("type: film\n", "order.yaml:3: type: is series, catalogue or grid"),
         ("prompt: x\n", "order.yaml:1: type is missing"),
         ("type: series\nprompt: x\nplan:\n  guidance: 3\n  steps: 400\n", "yaml:7: plan.steps: .*150, not"),
+        ("type: series\nprompt: x\nplan:\n  attention: quick\n", "yaml:6: plan.attention: .*'sage'"),
+        ("type: series\nprompt: x\nplan:\n  aspect: 9:1\n", "yaml:6: plan.aspect: 1:4 to 4:1.*'9:1'"),
+        ("type: series\nprompt: x\nplan:\n  short_side_px: 9\n", "yaml:6: plan.short_side_px: .* 64, not 9"),
+        ("type: series\nprompt: x\nplan: {aspect: 3:4, width_px: 512}\n", "yaml:5: plan: a size is either"),
+        ("type: series\nprompt: x\nplan:\n  cache_threshold: 2\n", "yaml:6: plan.cache_threshold: .* 1, not"),
+        ("type: series\nprompt: x\nplan:\n  controls:\n  - {kind: x, image: a}\n", "yaml:7: .*'pose'"),
         ("type: series\nprompt: x\nseed: true\n", "order.yaml:5: seed: .*integer, not True"),
         ("type: series\nprompt: x\nseeds: [1, 2, 1]\n", "a seed stands there twice"),
         ("type: series\nprompt: x\nseeds: [1]\ncount: 3\n", "seeds excludes count"),
@@ -143,7 +179,10 @@ def test_the_way_back_from_a_value_to_its_line(tmp_path: Path) -> None:
 def test_the_schema_has_the_ranges_of_a_plan() -> None:
     schema: dict[str, Any] = json_schema()
     values = schema["$defs"]["Values"]
-    assert set(values["properties"]) == set(OPEN) <= set(Plan.model_fields)
+    assert set(values["properties"]) == {*OPEN, "controls", "short_side_px", "aspect"}
+    assert set(OPEN) <= set(Plan.model_fields)
+    assert values["properties"]["controls"]["anyOf"][0]["maxItems"] == 1
+    assert schema["$defs"]["Control"]["properties"]["kind"]["enum"] == ["pose", "depth", "given"]
     assert values["additionalProperties"] is False
     steps = values["properties"]["steps"]["anyOf"][0]
     assert (steps["minimum"], steps["maximum"]) == (1, 150)

@@ -74,7 +74,7 @@ def test_out_of_range_names_the_value_and_the_range() -> None:
         ({"aspect": "1:5"}, "aspect: 1:4 to 4:1, as width:height, not '1:5'"),
         ({"aspect": "wide"}, "aspect: 1:4 to 4:1"),
         ({"aspect": "3:0"}, "aspect: 1:4 to 4:1"),
-        ({"aspect": "3:4", "width_px": 768}, "a size is either --width and --height, or"),
+        ({"aspect": "3:4", "width_px": 768}, "a size is either width and height, or"),
     ],
 )
 def test_what_is_out_of_range_is_refused_with_the_range(asked: dict[str, Any], words: str) -> None:

@@ -7,7 +7,7 @@ Knows nothing of tensors.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
@@ -15,9 +15,6 @@ from oblik import studio
 from oblik.cli import note
 from oblik.progress import RichProgress
 from oblik.settings import Settings
-
-if TYPE_CHECKING:
-    from oblik.generation.control import Kind
 
 MOST_PICTURES = 1000
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -114,7 +111,7 @@ def command(
     depth: Path | None,
     given: Path | None,
     control_scale: float,
-    **asked: int | float | str | None,
+    **asked: Any,
 ) -> None:
     """Make portraits from PROMPT, for example "in a park, smiling".
 
@@ -129,12 +126,14 @@ def command(
     if count or seed is not None:
         first = 1 if seed is None else seed
         seeds = tuple(range(first, first + (count or 1)))
-    follow = _wish({"pose": pose, "depth": depth, "given": given}, control_scale)
+    asked |= {
+        "seeds": seeds,
+        "controls": _wish({"pose": pose, "depth": depth, "given": given}, control_scale),
+    }
     note(studio.caution(settings, slug))
     made = studio.generate(
-        settings, prompt, slug, asked={**asked, "seeds": seeds}, lora=not no_lora, token=not no_token,
+        settings, prompt, slug, asked=asked, lora=not no_lora, token=not no_token,
         style=style, preset=preset, mode=mode, auto=not no_auto, max_rung=max_rung,
-        control=follow,
         progress=RichProgress(), say=click.echo,
     )  # fmt: skip
     record = made.record
@@ -146,9 +145,10 @@ def command(
         click.echo("next: oblik likeness")
 
 
-def _wish(files: dict[Kind, Path | None], scale: float) -> tuple[Kind, Path, float] | None:
-    """What pictures are to follow: one of the three, or nothing."""
+def _wish(files: dict[str, Path | None], scale: float) -> list[dict[str, Any]] | None:
+    """What pictures are to follow: one of the three, or what the preset says."""
     asked = {kind: file for kind, file in files.items() if file is not None}
     if len(asked) > 1:
         raise click.UsageError("--pose, --depth and --control exclude each other")
-    return next(((kind, file, scale) for kind, file in asked.items()), None)
+    found = [{"kind": kind, "image": str(file.absolute()), "weight": scale} for kind, file in asked.items()]
+    return found or None

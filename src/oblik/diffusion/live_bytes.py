@@ -11,7 +11,7 @@ B batch, S tokens, H heads, D head size.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,6 +24,8 @@ from torch.utils._pytree import tree_leaves
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 TEMPLATE_TOKENS = 34
+SEEN_TOKENS = 224
+"""Of a picture that the text encoder looks at: squares of 28 px in 384 x 384 px at most, and its name."""
 META = torch.device("meta")
 
 Config = Mapping[str, Any]
@@ -106,7 +108,9 @@ def new_transformer(config: Config, dtype: torch.dtype, blocks: int | None = Non
     return typed(model, dtype)
 
 
-def new_text_encoder(config: Config, dtype: torch.dtype, layers: int | None = None) -> Any:
+def new_text_encoder(
+    config: Config, dtype: torch.dtype, layers: int | None = None, *, eyes: bool = False
+) -> Any:
     """A frozen `text_only` Qwen2.5-VL on the meta device, with fewer layers when asked."""
     text = {**config["text_config"]}
     if layers is not None:
@@ -116,17 +120,18 @@ def new_text_encoder(config: Config, dtype: torch.dtype, layers: int | None = No
         model = Qwen2_5_VLForConditionalGeneration(
             Qwen2_5_VLConfig.from_dict({**config, "text_config": text})
         )
-    text_only(model)
+    text_only(model, eyes=eyes)
     return typed(model, dtype)
 
 
-def text_only(text_encoder: Any) -> None:
+def text_only(text_encoder: Any, *, eyes: bool = False) -> None:
     """Drop what Qwen-Image never asks of its text encoder: the vision tower and the head over words.
 
     The pipeline reads hidden states only, so every prompt is encoded to the same bits. Edit pipelines see
-    pictures and need the tower.
+    pictures and keep the tower: ``eyes``.
     """
-    text_encoder.model.visual = None
+    if not eyes:
+        text_encoder.model.visual = None
     text_encoder.lm_head = torch.nn.Identity()
 
 
@@ -152,11 +157,17 @@ def add_lora(model: Any, rank: int, targets: Iterable[str]) -> list[Tensor]:
     return parameters
 
 
-def denoise_peak(config: Config, dtype: torch.dtype, tokens: tuple[int, int], text_tokens: int) -> int:
-    """One forward of the transformer on one picture of (rows, columns) tokens."""
+def denoise_peak(
+    config: Config,
+    dtype: torch.dtype,
+    tokens: tuple[int, int],
+    text_tokens: int,
+    shown: Sequence[tuple[int, int]] = (),
+) -> int:
+    """One forward of the transformer on one picture of (rows, columns) tokens and on what is shown beside."""
     model = new_transformer(config, dtype, 1)
     with LiveBytes(model.parameters()) as live, fused_attention(), torch.no_grad():
-        _velocity(model, dtype, tokens, text_tokens)
+        _velocity(model, dtype, tokens, text_tokens, shown)
     return int(live.peak)
 
 
@@ -207,6 +218,15 @@ def text_peak(config: Config, dtype: torch.dtype, text_tokens: int, *, train: bo
     return along_blocks(peak_of, int(config["text_config"]["num_hidden_layers"]))
 
 
+def eyes_peak(config: Config, dtype: torch.dtype, seen: int) -> int:
+    """What the vision tower holds while it looks at ``seen`` pictures: by formula, for it needs data to run.
+    Of each patch there are the pixels, twice the stream, and three times the MLP's width."""
+    eyes = Qwen2_5_VLConfig.from_dict(dict(config)).vision_config
+    pixels = eyes.in_channels * eyes.temporal_patch_size * eyes.patch_size**2
+    patches = seen * SEEN_TOKENS * eyes.spatial_merge_size**2
+    return int(patches * (pixels + 2 * eyes.hidden_size + 3 * eyes.intermediate_size) * dtype.itemsize)
+
+
 def vae_peak(config: Config, dtype: torch.dtype, size_px: tuple[int, int], *, decode: bool) -> int:
     """One picture of (width, height) through the VAE's decoder or encoder."""
     model = new_vae(config, dtype)
@@ -221,17 +241,23 @@ def vae_peak(config: Config, dtype: torch.dtype, size_px: tuple[int, int], *, de
     return int(live.peak)
 
 
-def _velocity(model: Any, dtype: torch.dtype, tokens: tuple[int, int], text_tokens: int) -> Tensor:
-    rows, columns = tokens
+def _velocity(
+    model: Any,
+    dtype: torch.dtype,
+    tokens: tuple[int, int],
+    text_tokens: int,
+    shown: Sequence[tuple[int, int]] = (),
+) -> Tensor:
+    pictures = [tokens, *shown]
 
     def empty(*shape: int) -> Tensor:
         return torch.empty(shape, device=META, dtype=dtype)
 
     out: Tensor = model(
-        hidden_states=empty(1, rows * columns, model.config.in_channels),
+        hidden_states=empty(1, sum(rows * columns for rows, columns in pictures), model.config.in_channels),
         encoder_hidden_states=empty(1, text_tokens, model.config.joint_attention_dim),
         timestep=empty(1),
-        img_shapes=[[(1, rows, columns)]],
+        img_shapes=[[(1, rows, columns) for rows, columns in pictures]],
         return_dict=False,
     )[0]
     return out

@@ -65,12 +65,20 @@ def architecture_of(name: str, pack: OpenPack | None) -> Architecture:
     parts = pack.manifest.components
     formats = [_format_of(part) for key, part in parts.items() if key.startswith(NETWORKS)]
     found = {
-        key: json.loads((pack.folder / key / "config.json").read_text(encoding="utf-8"))
+        key: json.loads(path.read_text(encoding="utf-8"))
         for key in (*NETWORKS, *TEXT_ENCODERS, "vae")
-        if (pack.folder / key / "config.json").is_file()
+        if (path := config_file(pack, key)).is_file()
     }
     dtype = str(pack.manifest.defaults.get("dtype", known["dtype"]))
-    return _architecture({**known, **found}, formats or ["diffusers"], dtype)
+    eyes = family_of(pack.manifest.family).keeps_eyes(pack)
+    return replace(_architecture({**known, **found}, formats or ["diffusers"], dtype), eyes=eyes)
+
+
+def config_file(pack: OpenPack, key: str) -> Path:
+    """The configuration of a component; an editing transformer's lies elsewhere in the pack."""
+    part = pack.manifest.components.get(key)
+    named = [file.path for file in part.files if file.path.endswith("config.json")] if part else []
+    return pack.folder / (named[0] if named else f"{key}/config.json")
 
 
 def _format_of(part: Component) -> str:

@@ -12,13 +12,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
 
 from oblik.diffusion import live_bytes
 from oblik.diffusion.modulation import every_bfloat16, training_grid
+from oblik.diffusion.weight_bytes import Census, census, lora_numbers, text_group, transformer_group
 from oblik.packs import memory_plan as noun
 from oblik.packs.memory_plan import Asked, Configuration, MemoryPlan, Stage, StageMemory
 from oblik.training.config import ATTENTION_TARGETS, MLP_TARGETS
@@ -27,27 +28,6 @@ TEXT_TOKENS = 512  # the most that the pipeline lets a prompt have
 CACHED_PHOTOS = 200
 MOST_STEPS = 150
 TEXT_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
-
-
-class Format(NamedTuple):
-    """Bytes of a linear layer's weight: for each number, and for each row."""
-
-    each: float
-    row: float = 0.0
-
-
-# GGUF: bytes of a block over its numbers (ggml-quants). torchao: a bfloat16 scale for each row; int4 a scale
-# and a zero point for 128 numbers. NF4: a float32 for 64 numbers.
-FORMATS = {
-    "gguf-q8_0": Format(34 / 32),
-    "torchao-int8": Format(1, 2),
-    "gguf-q6_k": Format(210 / 256),
-    "torchao-fp8": Format(1, 4),
-    "fp8": Format(1),
-    "gguf-q4_k": Format(144 / 256),
-    "bnb-nf4": Format(0.5 + 4 / 64),
-    "torchao-int4": Format(0.5 + 4 / 128),
-}
 
 
 @dataclass(frozen=True)
@@ -61,55 +41,11 @@ class Architecture:
     formats: tuple[str, ...]
     family: str = "qwen_image"
     text_encoder_2: str = ""
+    eyes: bool = False
 
     @property
     def configs(self) -> tuple[Any, Any, Any]:
         return json.loads(self.transformer), json.loads(self.text_encoder), json.loads(self.vae)
-
-
-class Census(NamedTuple):
-    """Numbers of a group of parameters: in linear weights, rows of those, all others."""
-
-    weights: int = 0
-    rows: int = 0
-    others: int = 0
-
-    def bytes(self, name: str, size: int) -> int:
-        """In a format; what is no linear weight stays in ``size`` bytes each."""
-        format = FORMATS.get(name, Format(size))
-        return math.ceil(self.weights * format.each + self.rows * format.row) + self.others * size
-
-
-def census(model: nn.Module, group_of: Callable[[str], str]) -> dict[str, Census]:
-    """The parameters of a model by group."""
-    linear = {id(part.weight) for part in model.modules() if isinstance(part, nn.Linear)}
-    found: dict[str, Census] = {}
-    for name, parameter in model.named_parameters():
-        group = group_of(name)
-        old, numbers = found.get(group, Census()), parameter.numel()
-        more = (numbers, parameter.shape[0], 0) if id(parameter) in linear else (0, 0, numbers)
-        found[group] = Census(*(a + b for a, b in zip(old, more, strict=True)))
-    return found
-
-
-def transformer_group(name: str) -> str:
-    """attention, mlp, modulation (with the time embedding), or rest: never quantised."""
-    marks = {"_mod.": "modulation", "time_text_embed": "time", ".attn.": "attention", "_mlp.": "mlp"}
-    return next((group for mark, group in marks.items() if mark in name), "rest")
-
-
-def text_group(name: str) -> str:
-    """layers, or the embeddings: never quantised."""
-    return "layers" if ".layers." in name else "rest"
-
-
-def lora_numbers(model: nn.Module, rank: int, wanted: Callable[[str], bool]) -> int:
-    """Numbers of a LoRA on the linear layers whose names are wanted: r (in + out) for each."""
-    return sum(
-        rank * (part.in_features + part.out_features)
-        for name, part in model.named_modules()
-        if isinstance(part, nn.Linear) and wanted(name)
-    )
 
 
 @dataclass(frozen=True)
@@ -131,6 +67,7 @@ class Counted:
     text_bytes: int
     latent_bytes: int
     peaks: dict[str, int]
+    shown_bytes: int = 0
 
     def plan(self, choice: Configuration, usable: int) -> MemoryPlan:
         """The arithmetic of one configuration."""
@@ -140,7 +77,7 @@ class Counted:
             asked=self.asked,
             configuration=choice,
             usable_bytes=usable,
-            ram_bytes=text + self.table_bytes * choice.baked_modulation,
+            ram_bytes=text + self.table_bytes * choice.baked_modulation + self._first_run(choice),
             stages=tuple(
                 StageMemory(stage=stage, rows={name: n for name, n in rows[stage].items() if n})
                 for stage in noun.STAGES[self.asked.purpose]
@@ -195,11 +132,15 @@ class Counted:
         return (self.transformer_weights(choice) - outside) // self.blocks
 
     def text_weights(self, choice: Configuration) -> int:
-        """The text encoder without its vision tower and head: `live_bytes.text_only`."""
+        """The text encoder as `live_bytes.text_only` leaves it."""
         return sum(
             part.bytes(choice.text_encoder if group == "layers" else "diffusers", self.size)
             for group, part in self.text_encoder.items()
         )
+
+    def _first_run(self, choice: Configuration) -> int:
+        """The latents of every step of a first run, in RAM."""
+        return self.asked.beside.first_steps * choice.batch * self.latent_bytes
 
     def _workspace(self, choice: Configuration) -> int:
         """A quantised weight is unpacked when it is used; GGUF's way holds three copies at once."""
@@ -240,16 +181,20 @@ class Counted:
         place, text = choice.text_encoder_place, self.text_weights(choice)
         on_card = text if place == "stays" else 0
         resident = {"transformer": self.transformer_weights(choice), "VAE": self.vae_bytes}
-        resident |= {"LoRA": self.size * self.lora, "text encoder": on_card}
-        table_row = choice.batch * self.row_bytes * choice.baked_modulation
-        caches = choice.batch * (4 * self.latent_bytes + 2 * self.text_bytes) + table_row
+        beside = self.asked.beside
+        resident |= {"LoRA": self.size * self.lora + beside.lora_bytes, "text encoder": on_card}
+        at_once = 1 if beside.alone else choice.batch
+        latents = 4 + 3 * (beside.alone or beside.first_steps > 0)  # the frame or the first run, and a mask
+        caches = at_once * (latents * self.latent_bytes + 2 * self.text_bytes) + self.shown_bytes
+        caches += choice.batch * self.row_bytes * choice.baked_modulation
+        reading = self.peaks["encode"] if beside.alone else 0
         encoding = {"text encoder": text, "activations": self.peaks["text"]}
         return {
             "encode text": {
                 **({} if place == "freed" else resident), **({} if place == "cpu" else encoding),
             },
             "denoise": {
-                **resident, "activations": choice.batch * self.peaks["denoise"], "caches": caches,
+                **resident, "activations": max(at_once * self.peaks["denoise"], reading), "caches": caches,
                 "workspace": self._workspace(choice),
             },
             "decode": {**resident, "activations": self.peaks["decode"], "caches": caches},
@@ -262,10 +207,13 @@ def count(architecture: Architecture, asked: Asked) -> Counted:
     transformer_config, text_config, vae_config = architecture.configs
     dtype: torch.dtype = getattr(torch, architecture.dtype)
     transformer = live_bytes.new_transformer(transformer_config, dtype)
-    text_encoder = live_bytes.new_text_encoder(text_config, dtype)
+    text_encoder = live_bytes.new_text_encoder(text_config, dtype, eyes=architecture.eyes)
     vae = live_bytes.new_vae(vae_config, dtype)
     factor = 2 ** len(vae.temperal_downsample) * transformer.config.patch_size
+    beside = asked.beside
     tokens = (asked.height_px // factor, asked.width_px // factor)
+    shown = [(height_px // factor, width_px // factor) for width_px, height_px in beside.shown_px]
+    most_text = TEXT_TOKENS + beside.seen * live_bytes.SEEN_TOKENS
     blocks = transformer.transformer_blocks
     row = (12 * len(blocks) + 1) * transformer.inner_dim * dtype.itemsize
     linear = [part.weight.numel() for part in blocks.modules() if isinstance(part, nn.Linear)]
@@ -283,9 +231,10 @@ def count(architecture: Architecture, asked: Asked) -> Counted:
         text_lora=_text_lora(text_encoder, asked),
         table_bytes=_table_times(asked, dtype) * row,
         row_bytes=row,
-        text_bytes=TEXT_TOKENS * transformer.config.joint_attention_dim * dtype.itemsize,
+        text_bytes=most_text * transformer.config.joint_attention_dim * dtype.itemsize,
         latent_bytes=tokens[0] * tokens[1] * transformer.config.in_channels * 4,
-        peaks=_peaks(architecture, asked, tokens),
+        peaks=_peaks(architecture, asked, tokens, shown, most_text),
+        shown_bytes=sum(rows * columns for rows, columns in shown) * transformer.config.in_channels * 4,
     )
 
 
@@ -320,15 +269,22 @@ def _table_times(asked: Asked, dtype: torch.dtype) -> int:
     return len(every_bfloat16()) if dtype == torch.bfloat16 else MOST_STEPS
 
 
-def _peaks(architecture: Architecture, asked: Asked, tokens: tuple[int, int]) -> dict[str, int]:
+def _peaks(
+    architecture: Architecture, asked: Asked, tokens: tuple[int, int], shown: list[tuple[int, int]],
+    most_text: int,
+) -> dict[str, int]:  # fmt: skip
     """Traced activations of one picture or prompt, by stage."""
     transformer, text, vae = architecture.configs
     dtype: torch.dtype = getattr(torch, architecture.dtype)
     size_px, most = (asked.width_px, asked.height_px), TEXT_TOKENS
-    found = {"text": live_bytes.text_peak(text, dtype, most, train=False)}
+    found = {"text": live_bytes.text_peak(text, dtype, most_text, train=False)}
     if asked.purpose == "generate":
+        if asked.beside.seen:
+            found["text"] = max(found["text"], live_bytes.eyes_peak(text, dtype, asked.beside.seen))
+        if asked.beside.alone:
+            found["encode"] = live_bytes.vae_peak(vae, dtype, size_px, decode=False)
         return found | {
-            "denoise": live_bytes.denoise_peak(transformer, dtype, tokens, most),
+            "denoise": live_bytes.denoise_peak(transformer, dtype, tokens, most_text, shown),
             "decode": live_bytes.vae_peak(vae, dtype, size_px, decode=True),
         }
     return found | {

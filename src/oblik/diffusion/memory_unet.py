@@ -19,7 +19,8 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from oblik.diffusion.live_bytes import META, LiveBytes, add_lora, fused_attention, typed
-from oblik.diffusion.memory_count import Architecture, Census, Counted, census, lora_numbers, text_group
+from oblik.diffusion.memory_count import Architecture, Counted
+from oblik.diffusion.weight_bytes import Census, census, lora_numbers, text_group
 from oblik.packs.memory_plan import Asked
 from oblik.training.config import ATTENTION_TARGETS
 
@@ -104,12 +105,13 @@ def _peaks(
 ) -> dict[str, int]:
     """Traced activations of one picture or prompt, by stage."""
     found = {"text": max(_text_peak(encoder, train=False) for encoder in encoders)}
+    pixels = _empty(vae, 1, 3, asked.height_px, asked.width_px)
+    if asked.purpose == "train" or asked.beside.alone:
+        found["encode"] = _traced([vae], lambda: vae.encode(pixels))
     if asked.purpose == "generate":
         denoise = _traced([unet], lambda: _noise(unet, sides, batch=2))
         latents = _empty(vae, 1, vae.config.latent_channels, *sides)
         return found | {"denoise": denoise, "decode": _traced([vae], lambda: vae.decode(latents))}
-    pixels = _empty(vae, 1, 3, asked.height_px, asked.width_px)
-    found["encode"] = _traced([vae], lambda: vae.encode(pixels))
     found["train text"] = sum(_text_peak(encoder, train=True) for encoder in encoders)
     parameters = add_lora(unet, asked.rank, ATTENTION_TARGETS)
     unet.enable_gradient_checkpointing()

@@ -84,7 +84,7 @@ class Run:
         self._open, self._make, self._wanted = engine, make, wanted
         self._engine: Engine | None = None
         self._failed_in_a_row = 0
-        self._pause_s = 0.0
+        guard.pause_s = 0.0
 
     def all(self, batches: Sequence[Batches], progress: Progress) -> OrderReport:
         """Make what is missing. Raises Conflict when another run is at work in the folder."""
@@ -158,16 +158,17 @@ class Run:
     def _run(self, batch: Batches, seeds: Sequence[int], progress: Progress) -> None:
         """Run the seeds into a folder of their own, which takes its name when they are finished."""
         progress.check_cancelled()
-        self._guard.rest(progress, self._pause_s)
-        self._pause_s = batch.pace.pause_s
+        guard = self._guard
+        guard.rest(progress, guard.pause_s)
+        guard.pause_s = batch.pace.pause_s
         folder = self._target / f"{next_number(self._target):03d}-{batch.item}"
         part = folder.with_name(folder.name + PART)
         self._engine = self._engine or self._open()
-        began_s = time.monotonic()
+        began_s, rested_s = time.monotonic(), guard.rested_s
         try:
             self._make(batch.plan.model_copy(update={"seeds": tuple(seeds)}), part, self._engine)
         finally:
-            self._took(batch, part, folder, time.monotonic() - began_s)
+            self._took(batch, part, folder, time.monotonic() - began_s - (guard.rested_s - rested_s))
         self._failed_in_a_row = 0
 
     def _took(self, batch: Batches, part: Path, folder: Path, seconds: float) -> None:

@@ -13,21 +13,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
-from oblik.errors import RequestError
+from oblik.errors import BackendUnavailable, RequestError
+from oblik.faces.stack import FaceStack
 from oblik.flows.batches import Batches, Run
+from oblik.flows.control import controlled
 from oblik.flows.generate import Order as Wish
-from oblik.flows.generate import generate, open_artifact, plan_order
+from oblik.flows.generate import open_artifact, plan_order
+from oblik.flows.reliable import Climbing, generate_in_mode
 from oblik.generation.engine import Engine
 from oblik.generation.heat import HeatGuard
+from oblik.generation.ladder import Heights
 from oblik.generation.order_file import OrderFile
 from oblik.generation.order_report import OrderReport, read_order_report
 from oblik.generation.orders import jobs_of
-from oblik.generation.plan import Plan
+from oblik.generation.plan import Control, Plan
 from oblik.generation.presets import find_preset
 from oblik.packs.manifest import OpenPack
 from oblik.paths import Home, expanded
-from oblik.personas.permission import under_consent
+from oblik.personas.permission import permit, under_consent
 from oblik.personas.persona import Persona
 from oblik.progress import Progress, Unseen
 
@@ -36,12 +41,14 @@ FOLDER = "orders"
 
 @dataclass(frozen=True)
 class Bench:
-    """What pictures are made with. ``others`` are the triggers of the other personas."""
+    """What pictures are made with. ``stack`` opens the one face stack; ``others`` are the triggers of the
+    other personas."""
 
     home: Home
     pack: OpenPack
     engine: Callable[[], Engine]
     guard: HeatGuard
+    stack: Callable[[], FaceStack]
     others: Sequence[str] = ()
 
 
@@ -53,19 +60,24 @@ def target_of(file: OrderFile, home: Home) -> Path:
     return (file.path.parent / expanded(order.folder)).absolute()
 
 
-def planned(file: OrderFile, persona: Persona, bench: Bench) -> list[Batches]:
-    """The plans of an order; every prompt and value is checked, nothing is run.
+def planned(file: OrderFile, persona: Persona, bench: Bench, now: datetime) -> list[Batches]:
+    """The plans of an order; every prompt and value is checked, nothing is run but what makes control images.
 
     An order that names no LoRA and was begun before goes on with the version that it began with.
 
     Raises:
-        RequestError: a preset, prompt or value that cannot be used, with its line.
+        ConsentError: the persona's consent does not cover portraits; no photo of a control was read.
+        RequestError, BackendUnavailable: a preset, prompt or value that cannot be used, with its line.
     """
+    permit(persona, "generate", home=bench.home, now=now)
+    followed: dict[tuple[Any, ...], tuple[Control, ...]] = {}
     before = read_order_report(target_of(file, bench.home))
     lora = file.order.lora or (before.lora if before else None)
     found = []
     for job in jobs_of(file.order):
         asked = job.asked | {"seeds": job.seeds, "lora": lora}
+        if "controls" in asked:
+            asked["controls"] = [_from(file.path, control) for control in asked["controls"]]
         try:
             preset = find_preset(_named(job.quality, file.path), bench.home.root / "presets")
             wish = Wish(job.text, asked, style=job.style)
@@ -73,6 +85,15 @@ def planned(file: OrderFile, persona: Persona, bench: Bench) -> list[Batches]:
             open_artifact(plan, bench.home, bench.pack)
         except RequestError as refused:
             raise file.located(job.place, refused) from None
+        key = (plan.controls, plan.width_px, plan.height_px)
+        try:
+            if key not in followed:
+                followed[key] = controlled(
+                    persona, plan, home=bench.home, pack=bench.pack, stack=bench.stack, now=now
+                ).controls
+        except (RequestError, BackendUnavailable) as refused:
+            raise file.located(job.controls_at, refused) from None
+        plan = plan.model_copy(update={"controls": followed[key]})
         found.append(Batches(job.name, plan, preset.pace))
     return found
 
@@ -89,7 +110,7 @@ def run_order(
         TooHot, BackendError, JobCancelled: the run ended early; what is finished stays, and the same call
             goes on.
     """
-    batches = planned(file, persona, bench)
+    batches = planned(file, persona, bench, now)
     report = OrderReport(
         name=file.order.name, type=file.order.type, persona=persona.slug, pack=bench.pack.manifest.name,
         lora=batches[0].plan.lora, order_sha256=file.sha256, started_at=now,
@@ -97,10 +118,12 @@ def run_order(
     )  # fmt: skip
 
     began_s = time.monotonic()
+    ladders = find_preset("reliable", bench.home.root / "presets").ladder
+    climbing = Climbing(auto=False, heights=ladders.get(bench.pack.manifest.family, Heights()))
 
     def make(plan: Plan, folder: Path, engine: Engine) -> None:
-        generate(
-            persona, plan, home=bench.home, pack=bench.pack, engine=engine,
+        generate_in_mode(
+            persona, plan, climbing, home=bench.home, pack=bench.pack, engine=engine, stack=bench.stack,
             progress=bench.guard.watch(Unseen(progress)), folder=folder,
             now=now + timedelta(seconds=int(time.monotonic() - began_s)),
         )  # fmt: skip
@@ -117,6 +140,11 @@ def run_order(
     finally:
         if known and not folders.toml.is_file():  # deleted meanwhile: nothing of them is written again
             shutil.rmtree(folders.root, ignore_errors=True)
+
+
+def _from(order: Path, control: dict[str, Any]) -> dict[str, Any]:
+    """A control whose file is meant from the order's file on."""
+    return control | {"image": str(order.absolute().parent / expanded(control["image"]))}
 
 
 def _named(quality: str, order: Path) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -23,10 +23,10 @@ from oblik.errors import InvalidInput, NotFound
 from oblik.faces.stack import FaceStack
 from oblik.flows.calibrate import Ruler, note_scores, open_ruler
 from oblik.flows.generate import generate
-from oblik.generation.engine import Engine
+from oblik.generation.engine import FIRST, Engine
 from oblik.generation.ladder import EDIT, FACE, Climb, Heights, Ladder, climb, ladder, raise_by
 from oblik.generation.plan import Plan
-from oblik.generation.record import Record, Step, read_record, write_record
+from oblik.generation.record import FILE_NAME, Record, Step, read_record, write_record
 from oblik.likeness.gate import MISS
 from oblik.packs.manifest import OpenPack
 from oblik.paths import Home, latest_version, next_version, private_dir
@@ -77,9 +77,10 @@ def generate_in_mode(
     stack: Callable[[], FaceStack],
     progress: Progress,
     now: datetime,
+    folder: Path | None = None,
 ) -> tuple[Record, Path]:
     """Run a plan in its mode. A fast plan climbs only when its likeness falls short; a reliable one takes the
-    first rung in any case.
+    first rung in any case. What is not measured may go into a ``folder`` outside the gallery.
 
     Raises:
         ConsentError: the persona's consent does not cover portraits today.
@@ -90,7 +91,9 @@ def generate_in_mode(
     run = _Run(persona, home, pack, engine, progress, now, climbing.say)
     reliable = plan.mode == "reliable"
     if not climbing.auto:
-        return run.at_once(plan, _ladder(plan, run, climbing, FACE)) if reliable else run.once(plan)
+        if not reliable:
+            return run.once(plan, folder)
+        return run.at_once(plan, _ladder(plan, run, climbing, FACE), folder)
     try:
         ruler = open_ruler(persona, home=home, pack=pack, stack=stack(), dataset=dataset_behind(plan, home))
     except (NotFound, InvalidInput) as missing:
@@ -102,18 +105,22 @@ def generate_in_mode(
 
 
 def sweep(gallery: Path) -> None:
-    """After a kill: remove the attempts of climbs that nobody is at any more; pictures that were set aside
-    for better ones, which never came into their place, are put back."""
+    """After a kill: remove the attempts of climbs that nobody is at any more, and pictures made only to be
+    edited; what was set aside for better ones, which never came into its place, is put back."""
     from filelock import Timeout
 
-    for place in sorted(gallery.glob(".v*")):
+    for place in sorted([*gallery.glob(".v*"), *gallery.glob(f"v*/{FIRST}")]):
         found = _ATTEMPT.fullmatch(place.name)
-        if found is None or place.is_symlink():
+        if (found is None and place.name != FIRST) or place.is_symlink():
             continue
-        folder = gallery / found[1]
+        folder = gallery / found[1] if found else place.parent
         try:
             with _climbing(folder):
-                if place.name.endswith("-before") and not folder.exists():
+                if not found:
+                    shutil.rmtree(place)
+                    with suppress(OSError):  # pictures that were finished stay
+                        folder.rmdir()
+                elif place.name.endswith("-before") and not folder.exists():
                     place.rename(folder)
                 else:
                     shutil.rmtree(place)
@@ -168,17 +175,26 @@ class _Run:
             now=self.now, folder=folder,
         )  # fmt: skip
 
-    def at_once(self, plan: Plan, steps: Ladder) -> tuple[Record, Path]:
-        """Run the plan raised by every rung, unmeasured."""
+    def at_once(self, plan: Plan, steps: Ladder, folder: Path | None = None) -> tuple[Record, Path]:
+        """Run the plan raised by every rung, unmeasured. What was asked stands in the record of a run that
+        was stopped, too."""
         raised = plan
         for rung in steps.rungs:
             raised = raise_by(rung, raised)
-        record, folder = self.once(raised)
-        record.asked = plan
-        record.steps += [Step(name=rung.name, reason=rung.reason) for rung in steps.rungs]
-        record.steps += self._missing(steps)
-        write_record(record, folder)
-        return record, folder
+        gallery = self.home.persona(self.persona.slug).gallery
+        mine = folder is None
+        folder = folder or gallery / next_version(gallery)
+        try:
+            with _climbing(folder) if mine else nullcontext():
+                self.once(raised, folder)
+        finally:
+            if (folder / FILE_NAME).is_file():
+                record = read_record(folder)
+                record.asked = plan
+                record.steps += [Step(name=rung.name, reason=rung.reason) for rung in steps.rungs]
+                record.steps += self._missing(steps)
+                write_record(record, folder)
+        return read_record(folder), folder
 
     def climb(self, plan: Plan, steps: Ladder, ruler: Ruler, at_least: int) -> tuple[Record, Path]:
         """Climb, keep the best attempt's pictures and write the way there into its record."""

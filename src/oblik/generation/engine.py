@@ -23,6 +23,8 @@ from oblik.progress import Progress
 from oblik.registry import load
 
 GRID = "grid.png"
+FIRST = ".before"
+"""Inside a batch's folder, while it is made: the pictures whose faces are going to be edited."""
 
 
 class Engine(Protocol):

@@ -3,7 +3,7 @@
 In: readings of a thermometer, the pause of a quality level. Out: pauses, or `TooHot`. What to do is decided
 by one pure function, `decide`; `HeatGuard` carries it out. Without a thermometer the pauses alone are kept.
 Knows nothing of engines and pictures: whoever makes them calls `HeatGuard.rest` between batches, and gives
-`HeatGuard.watch`'s progress to the engine, which asks it at every step.
+`HeatGuard.between` and `HeatGuard.watch`'s progress to the engine, which asks them at every batch and step.
 """
 
 from __future__ import annotations
@@ -62,17 +62,19 @@ def decide(temperature_c: float | None, rested_s: float, pause_s: float) -> Deci
 
 
 class HeatGuard:
-    """Carries out what `decide` says. ``hottest_c``, ``rested_s``... are sums over its whole life."""
+    """Carries out what `decide` says. ``pause_s`` is the pause of the quality level at work; ``hottest_c``,
+    ``rested_s``... are sums over its whole life."""
 
     def __init__(
         self,
         thermometer: Thermometer | None = None,
         *,
-        sleep: Callable[[float], object] = time.sleep,
+        sleep: Callable[[float], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._thermometer, self._sleep, self._clock = thermometer, sleep, clock
-        self._looked_s = float("-inf")
+        self._thermometer, self._sleep, self._clock = thermometer, sleep or time.sleep, clock
+        self._looked_s, self._due = float("-inf"), False
+        self.pause_s = 0.0
         self.hottest_c: float | None = None
         self.most_power_w: float | None = None
         self.most_used_bytes: int | None = None
@@ -86,7 +88,7 @@ class HeatGuard:
             TooHot: the card is hotter than `HOT_C`.
             JobCancelled: somebody asked to stop.
         """
-        rested_s = 0.0
+        rested_s, self._due = 0.0, False
         while True:
             decision = decide(self.read().temperature_c, rested_s, pause_s)
             self._stop_if(decision)
@@ -94,6 +96,13 @@ class HeatGuard:
                 return
             self.long_rests += rested_s >= pause_s
             rested_s += self._wait(decision.wait_s, progress)
+
+    def between(self, progress: Progress) -> None:
+        """What an engine calls before every batch: rest for ``pause_s``, where pictures were made since the
+        last rest. Raises as `rest`."""
+        if self._due:
+            self.rest(progress, self.pause_s)
+        self._due = True
 
     def watch(self, progress: Progress) -> Progress:
         """``progress`` that also stops work when the card gets too hot between two steps."""

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from oblik.errors import InvalidInput, NotFound, RequestError
+from oblik.errors import InvalidInput, NotFound, OblikError
 from oblik.generation.orders import MOST_PICTURES, ORDER, Order, jobs_of
 
 MOST_BYTES, DEEPEST = 1 << 20, 10
@@ -65,7 +65,7 @@ class OrderFile:
         words = ".".join(str(part) for part in place) or "the order"
         return f"{self.path.name}:{line_of(self.root, place)}: {words}"
 
-    def located(self, place: Place, error: RequestError) -> RequestError:
+    def located(self, place: Place, error: OblikError) -> OblikError:
         """The same error with the line in front of it."""
         return type(error)(f"{self.at(place)}: {error.message}", hint=error.hint)
 

@@ -12,17 +12,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, create_model, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    create_model,
+    model_validator,
+)
 
-from oblik.generation.plan import Plan
+from oblik.errors import InvalidInput
+from oblik.generation.plan import Control, Plan
+from oblik.generation.sizes import LONGEST_PX, SHORTEST_PX, aspect_of, laid_over, refuse_two_ways
 
 MOST_OF_AN_ITEM, MOST_PICTURES = 1000, 10_000
 QUALITY = "standard"
 OPEN = (
     "negative_prompt", "lora_scale", "batch", "sampler", "steps", "guidance", "width_px", "height_px",
-    "dtype", "mode",
+    "dtype", "mode", "attention", "guidance_at_once", "cache_threshold", "compiled",
 )  # fmt: skip
-"""What of a plan an order may set. The rest is the order's own, or follows from the persona."""
+"""What of a plan an order may set, beside size by shape and controls. The rest is the order's own, or follows
+from the persona."""
 
 _STRICT = ConfigDict(frozen=True, extra="forbid")
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$"
@@ -35,8 +46,36 @@ def _optional(name: str) -> Any:
     return (kind | None, None)
 
 
+def _shape(text: str) -> str:
+    try:
+        aspect_of(text)
+    except InvalidInput as refused:
+        raise ValueError(refused.message.removeprefix("aspect: ")) from None
+    return text
+
+
+class _Shaped(BaseModel):
+    """What stands for other values of a plan: a size by its shape, and files that become control images."""
+
+    model_config = _STRICT
+
+    short_side_px: int | None = Field(None, ge=SHORTEST_PX, le=LONGEST_PX, description="The shorter side.")
+    aspect: Annotated[str, AfterValidator(_shape)] | None = Field(None, description="Such as 3:4.")
+    controls: tuple[Control, ...] | None = Field(
+        None, max_length=1, description="What the pictures follow: a photo, or a finished control image."
+    )
+
+    @model_validator(mode="after")
+    def _one_size(self) -> _Shaped:
+        try:
+            refuse_two_ways(self.model_dump(exclude_none=True))
+        except InvalidInput as refused:
+            raise ValueError(refused.message) from None
+        return self
+
+
 Values: type[BaseModel] = create_model(
-    "Values", __config__=_STRICT, __doc__="Values of a plan.", **{name: _optional(name) for name in OPEN}
+    "Values", __base__=_Shaped, __doc__="Values of a plan.", **{name: _optional(name) for name in OPEN}
 )
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -133,7 +172,7 @@ ORDER: TypeAdapter[Order] = TypeAdapter(Annotated[Order, Field(discriminator="ty
 @dataclass(frozen=True)
 class Job:
     """Pictures of one prompt. ``place`` is where the prompt stands in the file; ``asked`` are values of a
-    plan; ``seeds`` None leaves them to the preset."""
+    plan; ``seeds`` None leaves them to the preset; ``controls_at`` is where a control image was asked for."""
 
     name: str
     text: str
@@ -142,6 +181,7 @@ class Job:
     seeds: tuple[int, ...] | None
     asked: dict[str, Any]
     place: tuple[str | int, ...]
+    controls_at: tuple[str | int, ...] = ("plan", "controls")
 
 
 def jobs_of(order: Order) -> list[Job]:
@@ -161,14 +201,16 @@ def _jobs(order: Order) -> Iterator[Job]:
             yield Job(f"prompt-{place + 1}", prompt, order.quality, order.style, order.seeds, wishes, where)
     else:
         for place, (name, item) in enumerate(zip(order.names(), order.items, strict=True)):
+            own = _given(item.plan)
             yield Job(
                 name,
                 item.prompt,
                 item.quality or order.quality,
                 order.style if item.style is None else item.style,
                 item.asked_seeds() or order.asked_seeds(),
-                wishes | _given(item.plan),
+                laid_over(wishes, own),
                 ("items", place, "prompt"),
+                ("items", place, "plan", "controls") if "controls" in own else ("plan", "controls"),
             )
 
 

@@ -25,7 +25,7 @@ from oblik.generation.ladder import Heights
 from oblik.generation.plan import Plan, value_range
 from oblik.generation.sizes import ASPECT, SHORT_SIDE, snapped, with_size
 from oblik.packs.manifest import Pack
-from oblik.paths import atomic_write
+from oblik.paths import atomic_write, expanded
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -34,7 +34,7 @@ else:
 
 SHIPPED = Path(oblik.__file__).parent / "presets"
 NAME = r"[a-z0-9][a-z0-9_-]{0,39}"
-OF_ONE_PICTURE = ("pack", "persona", "prompt", "lora", "references", "controls", "edit")
+OF_ONE_PICTURE = ("pack", "persona", "prompt", "lora", "references", "edit")
 """What belongs to a single picture and never to a preset that is saved."""
 
 
@@ -79,7 +79,7 @@ class Level(BaseModel):
 class Preset(BaseModel):
     """One TOML file: ``about``, ``[pace]``, and partial plans: ``[plan]``, ``[families.<family>]``;
     ``[levels.<family>]`` makes it a quality level. In ``reliable``, ``[ladder.<family>]`` is what the rungs
-    raise a plan to."""
+    raise a plan to. Files of ``controls`` are meant from the preset's file on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -120,6 +120,10 @@ def read_preset(path: Path) -> Preset:
             raise InvalidInput(
                 f"{path}: a plan has no {unknown[0]!r}", hint=f"known: {', '.join(Plan.model_fields)}"
             )
+        controls = values.get("controls")
+        for control in controls if isinstance(controls, list) else ():
+            if isinstance(control, dict) and "image" in control:
+                control["image"] = str(path.absolute().parent / expanded(str(control["image"])))
     return preset
 
 

@@ -13,6 +13,8 @@ from typing import Any
 from oblik.errors import InvalidInput
 
 SHORT_SIDE, ASPECT, SIDES = "short_side_px", "aspect", ("width_px", "height_px")
+WAYS = (SIDES, (SHORT_SIDE, ASPECT))
+"""The two ways to ask for a size."""
 NARROWEST = 1 / 4
 """Sides from 1:4 to 4:1: what lies beyond no base model was trained on."""
 SHORTEST_PX, LONGEST_PX = 64, 4096
@@ -26,12 +28,7 @@ def with_size(said: Mapping[str, Any], asked: Mapping[str, Any], multiple_px: in
     Raises:
         InvalidInput: sides and short side or aspect are both asked for, or a value is out of its range.
     """
-    shaped = [name for name in (SHORT_SIDE, ASPECT) if name in asked]
-    if shaped and any(name in asked for name in SIDES):
-        raise InvalidInput(
-            "a size is either --width and --height, or --short-side and --aspect",
-            hint="oblik generate PROMPT --short-side 768 --aspect 3:4",
-        )
+    refuse_two_ways(asked)
     values = _resolved(dict(said), said, multiple_px)
     values = _resolved(values | dict(asked), asked, multiple_px)
     for name in SIDES:
@@ -39,6 +36,21 @@ def with_size(said: Mapping[str, Any], asked: Mapping[str, Any], multiple_px: in
         if isinstance(side_px, int) and SHORTEST_PX <= side_px <= LONGEST_PX:
             values[name] = snapped(side_px, multiple_px)
     return values
+
+
+def refuse_two_ways(asked: Mapping[str, Any]) -> None:
+    """Raise InvalidInput where a size is asked for by its sides and by its shape at once."""
+    if all(any(name in asked for name in way) for way in WAYS):
+        raise InvalidInput(
+            "a size is either width and height, or short side and aspect",
+            hint="oblik generate PROMPT --short-side 768 --aspect 3:4",
+        )
+
+
+def laid_over(said: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """``said`` overruled by ``asked``; a size in one way takes the place of one in the other."""
+    gone = {name for way, other in (WAYS, WAYS[::-1]) if any(name in asked for name in way) for name in other}
+    return {name: value for name, value in said.items() if name not in gone} | dict(asked)
 
 
 def snapped(length_px: float, multiple_px: int) -> int:

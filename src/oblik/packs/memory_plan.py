@@ -31,6 +31,21 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Beside(Frozen):
+    """What references and edits need beside the pictures.
+
+    ``shown_px`` are the sizes of what the network is shown beside the noise; the text encoder looks at
+    ``seen`` of them; ``lora_bytes`` are those of an editing LoRA. ``alone``: pictures are edited one at a
+    time, and the VAE reads each. ``first_steps`` are those of a first run, whose latents wait in RAM.
+    """
+
+    shown_px: tuple[tuple[int, int], ...] = ()
+    seen: int = 0
+    lora_bytes: int = 0
+    alone: bool = False
+    first_steps: int = 0
+
+
 class Asked(Frozen):
     """What is to fit, into how many bytes. ``ranks`` are those of the two LoRAs."""
 
@@ -44,6 +59,7 @@ class Asked(Frozen):
     text_rank: int = Field(16, ge=0)
     text_layers: int = Field(8, ge=0)
     mlp_lora: bool = True
+    beside: Beside = Beside()
 
 
 class Configuration(Frozen):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from oblik.studio.house import engine_of, home_of, now, pack_of
+from oblik.studio.house import engine_of, face_stack_of, home_of, now, pack_of
 from oblik.studio.operations import log, operation
 from oblik.studio.people import list_personas, show_persona
 
@@ -79,7 +79,8 @@ def check_order(settings: Settings, path: Path) -> Checked:
     file, home = read_order(path), home_of(settings)
     persona = show_persona(settings, file.order.persona)
     permit(persona, "generate", home=home, now=now())
-    return Checked(planned(file, persona, _bench(settings, persona.slug, heat=False)), target_of(file, home))
+    bench = _bench(settings, persona.slug, heat=False)
+    return Checked(planned(file, persona, bench, now()), target_of(file, home))
 
 
 def order_schema() -> dict[str, Any]:
@@ -149,7 +150,8 @@ def save_preset(
     from oblik.generation.record import read_record
 
     if record is not None:
-        preset = Preset(about=f"From {record.name}.", plan=read_record(record).asked.model_dump(mode="json"))
+        liked = read_record(record).asked.model_dump(mode="json", exclude={"controls"})
+        preset = Preset(about=f"From {record.name}.", plan=liked)
     else:
         preset = find_preset(start or "standard", _own(settings))
     changed: dict[str, Any] = {"plan": {**preset.plan, **(values or {})}}
@@ -185,14 +187,18 @@ def _own(settings: Settings) -> Path:
 
 def _bench(settings: Settings, slug: str | None, *, heat: bool = True) -> Bench:
     """What pictures are made with; the engine is opened when the first is made."""
+    from functools import cache
+
     from oblik.flows.orders import Bench
     from oblik.generation.heat import HeatGuard, open_thermometer
 
     pack = pack_of(settings)
+    guard = HeatGuard(open_thermometer(device=settings.device) if heat else None)
     return Bench(
         home=home_of(settings),
         pack=pack,
-        engine=lambda: engine_of(settings, pack),
-        guard=HeatGuard(open_thermometer(device=settings.device) if heat else None),
+        engine=lambda: engine_of(settings, pack, rest=guard.between),
+        guard=guard,
+        stack=cache(lambda: face_stack_of(pack, settings)),
         others=[other.trigger for other in list_personas(settings) if other.slug != slug],
     )

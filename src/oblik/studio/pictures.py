@@ -17,7 +17,6 @@ from oblik.studio.people import list_personas, show_persona
 if TYPE_CHECKING:
     from oblik.flows.demo import DemoResult
     from oblik.flows.generate import Replay
-    from oblik.generation.control import Kind
     from oblik.generation.record import Record
     from oblik.likeness.findings import LikenessReport
     from oblik.packs.memory_plan import MemoryPlan
@@ -96,7 +95,6 @@ def generate(
     mode: str | None = None,
     auto: bool = False,
     max_rung: int | None = None,
-    control: tuple[Kind, Path, float] | None = None,
     progress: Progress | None = None,
     say: Callable[[str], object] | None = None,
 ) -> Generated:
@@ -105,11 +103,9 @@ def generate(
     ``mode`` is "fast" or "reliable" (default: the preset's, without one what the LoRA's test calls for;
     strangers are always fast). With ``auto``
     they are measured, and rungs up to ``max_rung`` climbed while they fall short; ``say`` is told each score.
-    ``control`` is what they follow, on every rung: "pose", "depth" or "given", a file, how closely.
+    A control names any file; its image is made here and kept in the persona's folder.
     """
-    from functools import partial
-
-    from oblik.flows.control import Wish, controlled
+    from oblik.flows.control import controlled
     from oblik.flows.generate import Order, plan_order
     from oblik.flows.reliable import Climbing, generate_in_mode, silent
     from oblik.generation.heat import HeatGuard, open_thermometer
@@ -130,14 +126,13 @@ def generate(
         presets = home.root / "presets"
         chosen = find_preset(preset or mode or "fast", presets)
         plan = plan_order(order, persona, chosen, pack, home, others)
-        if control:
-            plan = controlled(
-                persona, plan, Wish(*control), home=home, pack=pack,
-                stack=lambda: face_stack_of(pack, settings), now=now(),
-            )  # fmt: skip
+        plan = controlled(
+            persona, plan, home=home, pack=pack, stack=lambda: face_stack_of(pack, settings), now=now()
+        )
         heights = find_preset("reliable", presets).ladder.get(pack.manifest.family, Heights())
         guard = HeatGuard(open_thermometer(device=settings.device))
-        engine = engine_of(settings, pack, rest=partial(guard.rest, pause_s=chosen.pace.pause_s))
+        guard.pause_s = chosen.pace.pause_s
+        engine = engine_of(settings, pack, rest=guard.between)
         climbing = Climbing(auto and token, max_rung, heights, say or silent)
         record, folder = generate_in_mode(
             persona, plan, climbing, home=home, pack=pack, engine=engine,

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from oblik.datasets.captions import caption
+from oblik.diffusion.families.qwen_image import EYES
 from oblik.errors import BackendUnavailable, InvalidInput, PackBroken
 from oblik.faces.stack import FaceStack, open_stack
 from oblik.generation.adapters import Sight
@@ -26,6 +27,7 @@ from oblik.miniature.prompts import is_portrait
 from oblik.miniature.render import render
 from oblik.miniature.train_edit import EditRecipe, attach, write_edit
 from oblik.packs.manifest import Component, OpenPack, PackFile
+from oblik.packs.memory_plan import GIB, Beside
 from oblik.packs.store import BUNDLED, open_pack
 from oblik.paths import Home, private_dir
 from oblik.progress import SilentProgress
@@ -276,6 +278,68 @@ def test_a_packs_own_editing_transformer_and_its_eyes_are_used_for_edits_only(
     assert torch.equal(first, again)
     assert not torch.equal(first, other), "the frame is looked at"
     assert EditReference().seeing(pipeline, plan_of(), frame, *asked, pack) is None
+
+
+@pytest.fixture(scope="module")
+def looking(pack: OpenPack, other_network: OpenPack, tmp_path_factory: pytest.TempPathFactory) -> OpenPack:
+    """The pack with its editing LoRA, and with eyes."""
+    folder = tmp_path_factory.mktemp("looking")
+    for part in pack.folder.iterdir():
+        if part.name != LORA.parent.name:
+            (folder / part.name).symlink_to(part)
+    (folder / LORA.parent).mkdir()
+    (folder / LORA).symlink_to(pack.folder / LORA)
+    (folder / EYES).symlink_to(other_network.folder / EYES)
+    return OpenPack(manifest=pack.manifest, folder=folder)
+
+
+@pytest.mark.parametrize("kind", ["a LoRA", "a network"])
+def test_an_edit_by_a_memory_plan_is_the_same_picture(
+    engine: DiffusersEngine, looking: OpenPack, other_network: OpenPack, personas: Path, stack: FaceStack,
+    tmp_path: Path, kind: str,
+) -> None:  # fmt: skip
+    """The third rung: first the pictures, then their faces; each has a plan, and the eyes are kept."""
+    network = looking if kind == "a LoRA" else other_network
+    planned = DiffusersEngine("cpu", 2 * GIB, sight=Sight(personas, lambda: stack))
+    plan = plan_of("edit-reference", steps=2, batch=2)
+    record, pictures = run(planned, plan, network, tmp_path / "planned")
+    _, free = run(engine, plan, network, tmp_path / "free")
+    assert all((one == other).all() for one, other in zip(pictures, free, strict=True))
+    names = [step.name for step in record.steps]
+    assert names[:2] == ["before the edit: memory plan", "memory plan"]
+    assert record.plan.batch == 2
+
+
+def test_a_memory_plan_counts_the_network_that_is_loaded_and_what_it_is_shown(looking: OpenPack) -> None:
+    part = Component(
+        source="made here", licence="Apache-2.0", commercial_use=True, format="gguf",
+        files=[PackFile(path="edit/transformer/edit-Q4_K_M.gguf", bytes=1, sha256="0")],
+    )  # fmt: skip
+    parts = {**BUNDLED_PACK.manifest.components, "edit_transformer": part}
+    manifest = BUNDLED_PACK.manifest.model_copy(update={"components": parts})
+    both, planner = OpenPack(manifest=manifest, folder=looking.folder), DiffusersEngine("cpu", 2 * GIB)
+    rung, edit = plan_of("edit-reference"), plan_of("edit-reference", edit=EDIT)
+    own, edited, framed, referred, adapted = (
+        planner._memory_plan(plan, pack, None)
+        for plan, pack in (
+            (plan_of(), both), (rung, both), (edit, both), (plan_of("identity-tokens"), both),
+            (rung, looking),
+        )
+    )  # fmt: skip
+    assert own
+    assert edited
+    assert framed
+    assert referred
+    assert adapted
+    assert [each.configuration.attention for each in (own, edited)] == ["diffusers", "gguf-q4_k"]
+    assert edited.asked == framed.asked
+    shown = ((128, 128), (64, 64), (64, 64))
+    lora_bytes = (looking.folder / LORA).stat().st_size
+    assert edited.asked.beside == Beside(shown_px=shown, seen=3, lora_bytes=lora_bytes, alone=True)
+    assert referred.asked.beside == Beside(first_steps=3)
+    assert own.asked.beside == Beside()
+    rows = {stage.stage: stage.rows for stage in adapted.stages}
+    assert rows["denoise"]["LoRA"] >= lora_bytes
 
 
 def test_a_cell_may_change_when_any_of_its_pixels_may() -> None:

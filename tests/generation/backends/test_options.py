@@ -184,12 +184,12 @@ def test_a_picture_that_was_left_half_denoised_is_thrown_away(
     assert not (tmp_path / "b" / "record.json").exists()
 
 
-def test_between_two_batches_there_is_a_rest(pack: OpenPack, tmp_path: Path) -> None:
+def test_before_every_batch_there_is_a_rest(pack: OpenPack, tmp_path: Path) -> None:
     rests: list[int] = []
     engine = DiffusersEngine("cpu", rest=lambda _progress: rests.append(len(list(tmp_path.rglob("*seed*")))))
     run(engine, pack, tmp_path / "a", batch=2)
     run(engine, pack, tmp_path / "b", seeds=(3,))
-    assert rests == [2, 3]
+    assert rests == [0, 2, 3], "of one run and of the next; whether it is due, the guard knows"
 
 
 @pytest.mark.parametrize("name", ["flash", "xformers", "sage"])

@@ -85,6 +85,11 @@ class Family(Protocol):
         """Every byte of an `Architecture` for what is asked: `Counted`."""
         ...
 
+    @staticmethod
+    def keeps_eyes(pack: OpenPack) -> bool:
+        """Whether the text encoder of this pack keeps its vision tower."""
+        ...
+
     @property
     def device(self) -> torch.device:
         """Where the network is."""

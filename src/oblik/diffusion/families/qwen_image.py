@@ -26,8 +26,11 @@ from oblik.diffusion.live_bytes import text_only
 from oblik.diffusion.modulation import on_grid
 from oblik.diffusion.quantize import load_text_encoder, load_transformer
 from oblik.diffusion.real_rope import use_real_rope
-from oblik.packs.manifest import OpenPack
+from oblik.packs.manifest import Component, OpenPack
 from oblik.training.artifact import TEXT_ENCODER, WEIGHTS
+
+EYES, EDITOR = Path("edit") / "processor", "edit_transformer"
+"""What prepares pictures for the text encoder; the component that is an editing transformer."""
 
 
 class QwenImage:
@@ -52,16 +55,22 @@ class QwenImage:
         dtype, how, device, text_how, text_device = packing
         parts = {}
         network, text = (pack.manifest.components.get(name) for name in ("transformer", "text_encoder"))
-        edits = network is not None and any(file.path.startswith("edit/") for file in network.files)
-        if network and (network.format != "diffusers" or how.by_part or edits):
+        if network and (network.format != "diffusers" or how.by_part or _edits(network)):
             parts["transformer"] = load_transformer(pack.folder, network, how, dtype=dtype, device=device)
         if text and (text.format != "diffusers" or text_how != "none"):
             parts["text_encoder"] = load_text_encoder(
                 pack.folder, text, text_how, dtype=dtype, device=text_device
             )
         opened = QwenImagePipeline.from_pretrained(pack.folder, dtype=dtype, local_files_only=True, **parts)
-        opened.sees_pictures = edits
+        opened.sees_pictures = QwenImage.keeps_eyes(pack)
         return opened
+
+    @staticmethod
+    def keeps_eyes(pack: OpenPack) -> bool:
+        """That of an editing transformer does; and any that can look, where edits are a LoRA's."""
+        parts = pack.manifest.components
+        looks = (pack.folder / EYES).is_dir() and EDITOR not in parts
+        return looks or ("transformer" in parts and _edits(parts["transformer"]))
 
     @property
     def device(self) -> torch.device:
@@ -79,8 +88,7 @@ class QwenImage:
             use_real_rope(self.network)
 
     def drop_unread(self) -> None:
-        if not getattr(self.pipeline, "sees_pictures", False):
-            text_only(self.pipeline.text_encoder)
+        text_only(self.pipeline.text_encoder, eyes=getattr(self.pipeline, "sees_pictures", False))
         self.pipeline.text_encoder.get_output_embeddings = lambda: None
 
     @torch.no_grad()
@@ -174,6 +182,10 @@ class QwenImage:
     def scale_lora(self, factor: float) -> None:
         """The transformer's alone: what the text encoder learned belongs to the token."""
         lora.scale(self.network, factor)
+
+
+def _edits(network: Component) -> bool:
+    return any(file.path.startswith("edit/") for file in network.files)
 
 
 def _mask(text: Text) -> Tensor:

@@ -90,6 +90,10 @@ class StableDiffusion:
         pipeline.scheduler = EulerDiscreteScheduler.from_config(pipeline.scheduler.config)
         return pipeline
 
+    @staticmethod
+    def keeps_eyes(_pack: OpenPack) -> bool:
+        return False
+
     @property
     def device(self) -> torch.device:
         device: torch.device = self.network.device

@@ -11,7 +11,7 @@ same noise in every batch, dtype and on every device. Legend: B pictures.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
@@ -34,11 +34,11 @@ from oblik.generation.backends.edits import made_first
 from oblik.generation.backends.holding import Held, Holding, Vram
 from oblik.generation.backends.passes import Way, at_once, stills
 from oblik.generation.backends.references import Paint, References
-from oblik.generation.backends.shortage import Fit, fitting, is_shortage, smaller
+from oblik.generation.backends.shortage import OFFLOAD, Fit, fitting, is_shortage, smaller
 from oblik.generation.backends.tuning import forget
 from oblik.generation.degrade import Stage
 from oblik.generation.engine import GRID, chunks, picture_name, refuse_flawed, refuse_unfinished
-from oblik.generation.plan import Plan
+from oblik.generation.plan import Plan, edits_own
 from oblik.generation.record import (
     FILE_NAME,
     Record,
@@ -52,7 +52,7 @@ from oblik.generation.record import (
 from oblik.images import grid
 from oblik.labels import PLAIN, Labeller
 from oblik.packs.manifest import OpenPack
-from oblik.packs.memory_plan import MemoryPlan
+from oblik.packs.memory_plan import MemoryPlan, replan
 from oblik.paths import private_dir
 from oblik.progress import Progress
 from oblik.training.artifact import read_artifact
@@ -65,7 +65,8 @@ LIBRARIES = ("torch", "diffusers", "transformers", "peft", "numpy", "pillow")
 
 class DiffusersEngine(Holding):
     """Runs plans through one cached pipeline. ``sight`` is what it finds faces and reference photos with;
-    ``rest`` is called between two batches, of one run or of two; ``labels`` signs pictures."""
+    ``rest`` is called before every batch, as `oblik.generation.heat.HeatGuard.between`; ``labels`` signs
+    pictures."""
 
     def __init__(
         self,
@@ -76,7 +77,7 @@ class DiffusersEngine(Holding):
         labels: Labeller = PLAIN,
     ) -> None:
         super().__init__(device, vram_bytes)
-        self._sight, self._rest, self._rests, self._labels = sight, rest, False, labels
+        self._sight, self._rest, self._labels = sight, rest, labels
 
     def run(
         self, plan: Plan, *, pack: OpenPack, artifact: Path | None, out_dir: Path, now: datetime,
@@ -94,7 +95,14 @@ class DiffusersEngine(Holding):
         def enter(stage: Stage) -> None:
             at[0] = stage
 
-        fit = fitting(plan, lambda tried: self._memory_plan(tried, pack, artifact), note, multiple_px)
+        def planner(tried: Plan) -> MemoryPlan | None:
+            self._first(tried, pack, artifact, steps)  # fits as well
+            return self._memory_plan(tried, pack, artifact)
+
+        fit = fitting(plan, planner, note, multiple_px)
+        first = self._first(fit.plan, pack, artifact, steps).memory
+        if first:
+            steps.append(Step(name="before the edit: memory plan", reason=first.gave_up))
         if fit.memory:
             steps.append(Step(name="memory plan", reason=fit.memory.gave_up))
         while True:
@@ -112,15 +120,25 @@ class DiffusersEngine(Holding):
             _remove_pictures(out_dir, now)
             free_memory()
 
+    def _first(self, plan: Plan, pack: OpenPack, artifact: Path | None, steps: Sequence[Step]) -> Fit:
+        """The pictures that a plan edits, and how the pack is held for them: as far down as the edit is."""
+        first = plan.model_copy(update={"references": ()})
+        memory = self._memory_plan(first, pack, artifact) if edits_own(plan) else None
+        if memory:
+            for _ in [step for step in steps if step.name == OFFLOAD]:
+                memory = replan(memory, "denoise")
+        return _as_it_runs(Fit(first, memory), pack)
+
     def _run(
         self, plan: Plan, pack: OpenPack, artifact: Path | None, out_dir: Path, now: datetime,
         progress: Progress, held: Held,
     ) -> Record:  # fmt: skip
         seconds: dict[str, float] = {}
 
-        def first(plan: Plan, folder: Path) -> Record:
+        def first(folder: Path) -> Record:
+            plain, memory = self._first(plan, pack, artifact, held.steps)
             with _timed(seconds, "before the edit"):
-                return self._run(plan, pack, artifact, folder, now, progress, held)
+                return self._run(plain, pack, artifact, folder, now, progress, held._replace(memory=memory))
 
         with made_first(plan, pack, out_dir, first) as made:
             references = References.of(plan, pack, self._sight, made)
@@ -143,9 +161,7 @@ class DiffusersEngine(Holding):
             runs, most = (held.references.passes, held.references.at_once) if held.references else (1, None)
             with progress.stage("generate", runs * len(plan.seeds) * plan.steps) as advance:
                 for seeds in chunks(plan.seeds, most or plan.batch):
-                    if self._rests:
-                        self._rest(progress)
-                    self._rests = True
+                    self._rest(progress)
                     held.enter("denoise")
                     call = (family, plan, seeds, words)
                     images += self._chunk(call, record, out_dir, progress, advance, held)

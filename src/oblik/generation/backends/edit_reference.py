@@ -27,6 +27,7 @@ from torch import Tensor
 from transformers import BatchFeature, Qwen2VLImageProcessorPil
 
 from oblik.diffusion.families.family import family_of, pooled_share
+from oblik.diffusion.families.qwen_image import EDITOR, EYES
 from oblik.diffusion.lora import ADAPTER as PERSON
 from oblik.diffusion.lora import lora_layers
 from oblik.errors import PackBroken
@@ -37,9 +38,7 @@ from oblik.generation.plan import Plan
 from oblik.packs.manifest import OpenPack
 
 LORA = Path("edit") / "pytorch_lora_weights.safetensors"
-PROCESSOR = Path("edit") / "processor"
 ADAPTER = "edit"
-NETWORK = "edit_transformer"
 PLACE = "<|image_pad|>"
 SEEN_AREA_PX = 384 * 384
 """The area at which the text encoder looks at a picture (QwenImageEditPlusPipeline)."""
@@ -47,7 +46,7 @@ SEEN_AREA_PX = 384 * 384
 
 def edit_view(plan: Plan, pack: OpenPack) -> OpenPack:
     """The pack with its editing transformer in place of its own, for a plan that is to run it."""
-    network = pack.manifest.components.get(NETWORK)
+    network = pack.manifest.components.get(EDITOR)
     if network is None or not any(each.adapter == "edit-reference" for each in plan.references):
         return pack
     components = {**pack.manifest.components, "transformer": network}
@@ -73,9 +72,9 @@ class EditReference:
         heads_NHW3: NDArray[np.uint8], pack: OpenPack,
     ) -> dict[str, Any] | None:  # fmt: skip
         """Text states of an encoder that looks at frame and heads; None without ``edit/processor``."""
-        if not (pack.folder / PROCESSOR).is_dir():
+        if not (pack.folder / EYES).is_dir():
             return None
-        eyes = Qwen2VLImageProcessorPil.from_pretrained(pack.folder / PROCESSOR, local_files_only=True)
+        eyes = Qwen2VLImageProcessorPil.from_pretrained(pack.folder / EYES, local_files_only=True)
         processor = Looking(eyes, pipeline.tokenizer)
         seer = QwenImageEditPlusPipeline(
             scheduler=pipeline.scheduler, vae=pipeline.vae, text_encoder=pipeline.text_encoder,

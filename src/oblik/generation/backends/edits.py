@@ -26,16 +26,19 @@ from PIL import Image
 
 from oblik.diffusion import samplers
 from oblik.diffusion.families.family import family_of
+from oblik.diffusion.families.qwen_image import EYES
 from oblik.errors import BackendUnavailable, InvalidInput
 from oblik.faces.masks import OUTLINE, face_mask
 from oblik.generation.adapters import Sight, best_face, open_adapter
-from oblik.generation.backends.edit_reference import EditReference
+from oblik.generation.backends.edit_reference import LORA, EditReference
 from oblik.generation.backends.tuning import forget
+from oblik.generation.engine import FIRST
 from oblik.generation.frames import Box, cut, paste
 from oblik.generation.plan import Plan, edits_own
 from oblik.generation.record import Record, Step
 from oblik.images import open_upright
 from oblik.packs.manifest import OpenPack
+from oblik.packs.memory_plan import Beside
 from oblik.paths import sha256_file
 
 PIPELINES = {
@@ -191,9 +194,10 @@ class Edits:
 
 @contextmanager
 def made_first(
-    plan: Plan, pack: OpenPack, out_dir: Path, run: Callable[[Plan, Path], Record]
+    plan: Plan, pack: OpenPack, out_dir: Path, run: Callable[[Path], Record]
 ) -> Iterator[dict[int, Path]]:
     """The pictures of a plan that edits its own, by seed, while the block lasts; none for another plan.
+    ``run`` makes them.
 
     Raises BackendUnavailable before anything is made, where the pack cannot edit.
     """
@@ -201,12 +205,29 @@ def made_first(
         yield {}
         return
     open_adapter(plan, pack)
-    folder = out_dir / ".before"
+    folder = out_dir / FIRST
     try:
-        record = run(plan.model_copy(update={"references": ()}), folder)
+        record = run(folder)
         yield {picture.seed: folder / picture.file for picture in record.pictures}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def needed(plan: Plan, pack: OpenPack) -> Beside:
+    """What the plan's references and edits add to its memory plan."""
+    if plan.edit is None and not edits_own(plan):
+        return Beside(first_steps=plan.steps if plan.references else 0)
+    if not any(each.adapter == "edit-reference" for each in plan.references):
+        return Beside(alone=True)
+    head = (head_side_px(pack),) * 2
+    shown = ((plan.width_px, plan.height_px), *[head for _ in plan.references])
+    lora = pack.folder / LORA
+    return Beside(
+        shown_px=shown,
+        seen=len(shown) if (pack.folder / EYES).is_dir() else 0,
+        lora_bytes=lora.stat().st_size if lora.is_file() else 0,
+        alone=True,
+    )
 
 
 def head_side_px(pack: OpenPack) -> int:

@@ -20,7 +20,8 @@ from oblik.diffusion.load import RAM, encoders_of, loading, open_pipeline, plan_
 from oblik.diffusion.memory import RESERVE_BYTES
 from oblik.diffusion.offload import move
 from oblik.generation.backends.control import Control, leave, room_beside
-from oblik.generation.backends.edits import Edits
+from oblik.generation.backends.edit_reference import edit_view
+from oblik.generation.backends.edits import Edits, needed
 from oblik.generation.backends.passes import Way
 from oblik.generation.backends.references import References
 from oblik.generation.backends.tuning import compile_blocks, tune
@@ -72,8 +73,9 @@ class Holding:
         vram = self._vram_bytes
         vram = vram() if callable(vram) else vram or usable_vram(self._device, RESERVE_BYTES)
         return plan_for(
-            pack, device=self._device, vram_bytes=room_beside(plan, pack, vram), dtype=plan.dtype,
-            purpose="generate", width_px=plan.width_px, height_px=plan.height_px, batch=plan.batch, **shape,
+            edit_view(plan, pack), device=self._device, vram_bytes=room_beside(plan, pack, vram),
+            dtype=plan.dtype, purpose="generate", width_px=plan.width_px, height_px=plan.height_px,
+            batch=plan.batch, beside=needed(plan, pack), **shape,
         )  # fmt: skip
 
     def _family(self, plan: Plan, pack: OpenPack, artifact: Path | None, held: Held) -> Family:

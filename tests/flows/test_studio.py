@@ -1,0 +1,144 @@
+"""What the door hands to those behind it: the usual mode after a test, pauses, the heat of the card."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pytest
+from tests.flows import conftest
+from tests.flows.conftest import SITTER, STRANGER, PaintingEngine
+
+from oblik import studio
+from oblik.errors import TooHot
+from oblik.faces import stack
+from oblik.generation import engine, heat
+from oblik.generation.engine import chunks
+from oblik.generation.heat import Reading
+from oblik.generation.plan import Plan
+from oblik.generation.record import Record
+from oblik.packs.manifest import OpenPack
+from oblik.settings import Settings
+
+if TYPE_CHECKING:
+    from tests.flows.conftest import World
+
+
+class RestingEngine(PaintingEngine):
+    """Asks for a rest before every batch, as the real one; at most ``at_once`` pictures fit into memory."""
+
+    plans_made: ClassVar[list[Plan]] = []
+    at_once: ClassVar[int] = 64
+
+    def __init__(self, rest: Any = bool, **_options: Any) -> None:
+        super().__init__()
+        self.rest = rest
+
+    def run(self, plan: Plan, *, pack: OpenPack, out_dir: Path, progress: Any, **asked: Any) -> Record:
+        self.plans_made.append(plan)
+        for _ in chunks(plan.seeds, min(self.at_once, plan.batch)):
+            self.rest(progress)
+            progress.check_cancelled()
+        return super().run(plan, pack=pack, out_dir=out_dir, progress=progress, **asked)
+
+
+class Warmed:
+    """Says one temperature after the other, the last one for ever."""
+
+    script: ClassVar[list[float]] = [60.0]
+
+    def __init__(self, **_options: Any) -> None:
+        self.left = list(self.script)
+
+    def read(self) -> Reading:
+        return Reading(self.left.pop(0) if len(self.left) > 1 else self.left[0])
+
+
+@pytest.fixture
+def slept_s(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds that somebody wanted to sleep; nobody does."""
+    found: list[float] = []
+    monkeypatch.setattr(time, "sleep", found.append)
+    return found
+
+
+@pytest.fixture
+def settings(world: World, slept_s: list[float], monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """A home with a trained person; engine, faces and thermometer are scripted, each through its table."""
+    monkeypatch.setitem(engine.BACKENDS, "diffusers", f"{__name__}:RestingEngine")
+    monkeypatch.setitem(heat.BACKENDS, "nvml", f"{__name__}:Warmed")
+    monkeypatch.setitem(stack.BACKENDS, "hue", "tests.flows.conftest:HueStack")
+    monkeypatch.setattr(RestingEngine, "plans_made", [])
+    (world.pack.folder / "pack.json").write_text(world.pack.manifest.model_dump_json())
+    world.dataset(24)
+    world.artifact()
+    presets = world.home.root / "presets"
+    presets.mkdir(parents=True)
+    level = 'about = "x"\n[pace]\npause_s = 2.0\nlargest_batch = 2\n[plan]\nseeds = [1, 2, 3]\nbatch = 4\n'
+    (presets / "level.toml").write_text(level)
+    return Settings(home=world.home.root, pack=str(world.pack.folder), device="cpu", face_stack="hue")
+
+
+@pytest.mark.parametrize(("images", "mode"), [(12, "reliable"), (200, "fast")])
+def test_the_usual_mode_is_what_the_test_of_the_lora_found(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, images: int, mode: str
+) -> None:
+    monkeypatch.setattr(conftest, "SITTER", SITTER if mode == "fast" else STRANGER)
+    found = studio.accept(settings, "sitter", images=images).acceptance
+    assert (found.accepted, found.profile) == (mode == "fast" or None, mode)
+    said: list[str] = []
+    made = studio.generate(settings, "in a park", "sitter", say=said.append)
+    steps = {"fast": 4, "reliable": 50}
+    assert (made.record.asked.mode, RestingEngine.plans_made[-1].steps) == (mode, steps[mode])
+    assert any(
+        line.startswith(f"mode reliable: the test of LoRA v001 found {found.line}") for line in said
+    ) == (mode == "reliable")
+    studio.generate(settings, "in a park", "sitter", mode="fast")
+    assert RestingEngine.plans_made[-1].mode == "fast", "who names a mode gets it"
+    studio.generate(settings, "in a park", "sitter", token=False)
+    assert RestingEngine.plans_made[-1].mode == "fast", "strangers have no other"
+
+
+def test_the_pauses_of_a_level_reach_the_engine(settings: Settings, slept_s: list[float]) -> None:
+    studio.generate(settings, "in a park", "sitter", preset="level")
+    assert RestingEngine.plans_made[-1].batch == 2
+    assert slept_s == [0.5] * 4, "two batches, one pause of 2 s between them"
+
+
+def test_between_the_runs_of_one_climb_there_is_a_pause_too(
+    settings: Settings, slept_s: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conftest, "SITTER", STRANGER)
+    studio.generate(settings, "in a park", "sitter", preset="level", auto=True, max_rung=2)
+    assert len(RestingEngine.plans_made) == 2, "the pack has no adapter: rung 2 alone"
+    assert slept_s == [0.5] * 12
+
+
+def test_a_warm_card_rests_longer_and_a_hot_one_stops(
+    settings: Settings, slept_s: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Warmed, "script", [60, 80, 80, 70])
+    studio.generate(settings, "in a park", "sitter", preset="level")
+    assert sum(slept_s) == 12, "2 s, and 10 s more above 78 C"
+    monkeypatch.setattr(Warmed, "script", [86])
+    with pytest.raises(TooHot):
+        studio.generate(settings, "in a park", "sitter", preset="level")
+
+
+@pytest.mark.parametrize(("at_once", "pauses"), [(64, 3), (1, 5)])
+def test_pauses_reach_the_engine_of_an_order(
+    settings: Settings, slept_s: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int,
+    pauses: int,
+) -> None:  # fmt: skip
+    """Between its batches, and between pictures where memory holds fewer than a batch; never twice."""
+    monkeypatch.setattr(RestingEngine, "at_once", at_once)
+    order = tmp_path / "order.yaml"
+    order.write_text(
+        "name: o\npersona: sitter\ntype: grid\nquality: level\nprompts: [a, b]\nseeds: [1, 2, 3]\n"
+    )
+    report = studio.run_order(settings, order).report
+    assert (report.state, len(RestingEngine.plans_made)) == ("done", 4)
+    assert report.machine.rested_s == np.sum(slept_s) == 2 * pauses
+    assert report.machine.hottest_c == 60
