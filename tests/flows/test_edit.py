@@ -170,6 +170,20 @@ def test_what_a_pack_lacks_is_said(world: World, sitter: Persona, frame: Path) -
     assert any("has no reference adapter" in line for line in said)
 
 
+def test_the_pose_of_the_frame_is_kept_where_the_pack_can(world: World, sitter: Persona, frame: Path) -> None:
+    said: list[str] = []
+    record, _, _ = run(world, sitter, Wish(frame, face=True), said)
+    assert record.plan.controls == ()
+    assert any("pose of the frame is not kept" in line for line in said)
+    (world.pack.folder / "controlnet").mkdir()
+    (world.pack.folder / "controlnet" / "config.json").write_text("{}")
+    record, folder, _ = run(world, sitter, Wish(frame, face=True, pose=0.5))
+    assert [(each.kind, each.image, each.weight) for each in record.plan.controls] == [("pose", None, 0.5)]
+    assert read_record(folder) == record
+    for wish in (Wish(frame, face=True, pose=0), Wish(frame, outpaint="0,0,32,0")):
+        assert run(world, sitter, wish)[0].plan.controls == ()
+
+
 def test_photos_are_referred_to_where_the_pack_can(world: World, sitter: Persona, frame: Path) -> None:
     part = world.pack.folder / "identity" / "projector.safetensors"
     part.parent.mkdir()

@@ -13,6 +13,7 @@ from PIL import Image
 
 from oblik.datasets.captions import caption
 from oblik.errors import BackendUnavailable, InvalidInput, PackBroken
+from oblik.faces.masks import face_mask
 from oblik.faces.stack import FaceStack, open_stack
 from oblik.generation.adapters import Sight
 from oblik.generation.backends.diffusers_engine import DiffusersEngine
@@ -127,6 +128,48 @@ def test_an_edit_runs_again_to_the_same_bytes_and_leaves_no_trace(
     )
     assert first == second
     assert before == after
+
+
+def test_the_pose_of_the_frame_is_kept_unless_there_is_none(
+    engine: DiffusersEngine, pack: OpenPack, personas: Path, stack: FaceStack, tmp_path: Path
+) -> None:
+    """The frame's face looks aside, the words ask for a frontal view."""
+    home = personas / "sitter"
+    frame = np.asarray(Image.open(home / "frame.png"))
+    there = stack.detect(frame)[0].landmarks
+    Image.fromarray(face_mask(there, 160, 160, grow=1.15)).save(home / "face.png")
+    Image.fromarray(np.pad(np.full((9, 9), 255, np.uint8), ((0, 151), (0, 151)))).save(home / "corner.png")
+    kept = {"controls": [{"kind": "pose"}], "seeds": (1, 2), "steps": 6}
+    face = EDIT.model_copy(update={"mask": "face.png"})
+    plans = [plan_of("identity-tokens", edit=face, seeds=(1, 2), steps=6)]
+    plans += [plan_of("identity-tokens", edit=face, **kept)] * 2
+    plans += [plan_of(adapter, edit=face, **kept | {"seeds": (1,)}) for adapter in (None, "edit-reference")]
+    apart, records = [], []
+    for place, plan in enumerate(plans):
+        record, images = run(engine, plan, pack, tmp_path / str(place))
+        records.append([picture.sha256 for picture in record.pictures])
+        found = [stack.detect(image) for image in images]
+        apart.append(np.mean([np.linalg.norm(f[0].landmarks - there, axis=1).mean() for f in found if f]))
+        assert not record.steps
+    assert apart[1] < apart[0]
+    assert records[1] == records[2] != records[0]
+    free = plan_of("edit-reference", edit=face, seeds=(1,), steps=6)
+    assert run(engine, free, pack, tmp_path / "free")[0].pictures[0].sha256 not in records[4]
+    corner = EDIT.model_copy(update={"mask": "corner.png", "window": None})
+    noted, _ = run(engine, plan_of(edit=corner, **kept), pack, tmp_path / "corner")
+    assert [step.name for step in noted.steps] == ["pose"]
+    plain = run(engine, plan_of(edit=corner, seeds=(1, 2), steps=6), pack, tmp_path / "plain")[0]
+    assert [each.sha256 for each in noted.pictures] == [each.sha256 for each in plain.pictures]
+
+
+def test_the_third_rung_keeps_the_pose_of_its_own_pictures(
+    engine: DiffusersEngine, pack: OpenPack, tmp_path: Path
+) -> None:
+    plans = plan_of("edit-reference"), plan_of("edit-reference", controls=[{"kind": "pose"}])
+    free, kept = (run(engine, plan, pack, tmp_path / str(n))[1][0] for n, plan in enumerate(plans))
+    corner = (slice(0, 16), slice(0, 16))
+    assert (free != kept).any()
+    assert (free[corner] == kept[corner]).all()
 
 
 def test_an_edit_steps_by_the_plans_sampler(engine: DiffusersEngine, pack: OpenPack, tmp_path: Path) -> None:
