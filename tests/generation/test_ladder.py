@@ -8,7 +8,7 @@ import pytest
 
 from oblik.errors import BackendUnavailable
 from oblik.generation.ladder import Heights, Ladder, Rung, climb, ladder, larger
-from oblik.generation.plan import Plan
+from oblik.generation.plan import Control, Plan
 from oblik.generation.presets import find_preset
 from oblik.generation.record import Step
 from oblik.packs.manifest import OpenPack, Pack
@@ -84,6 +84,24 @@ def test_a_pack_without_editing_weights_says_so_and_draws_the_face_again_with_wh
     lowest, *_, highest = (rung.raised(PLAN).references for rung in found.rungs if rung.name != "2")
     assert {each.adapter for each in highest} == {"identity-tokens"}
     assert highest[0].weight == Heights().edit_weight > Heights().reference_weight == lowest[0].weight
+
+
+def test_the_pose_of_a_face_is_kept_where_the_pack_can_and_the_plan_has_no_control(tmp_path: Path) -> None:
+    bundled = open_pack(str(BUNDLED / "miniature"), Home(Path("nowhere")))
+    found = ladder(bundled, PHOTOS, Heights(pose_weight=0.4))
+    (kept,) = found.rungs[0].raised(PLAN).controls
+    assert (kept.kind, kept.image, kept.weight) == ("pose", None, 0.4)
+    assert "pose kept at 0.4" in found.rungs[0].reason
+    own = (Control(kind="depth", image="controls/a.png"),)
+    assert found.rungs[0].raised(PLAN.model_copy(update={"controls": own})).controls == own
+    part = tmp_path / "identity" / "projector.safetensors"
+    part.parent.mkdir()
+    part.write_bytes(b"")
+    bare = OpenPack(manifest=bundled.manifest, folder=tmp_path)
+    for weight, said in ((0.4, ["the pose of a face that is drawn again"]), (0.0, [])):
+        lacking = ladder(bare, PHOTOS, Heights(pose_weight=weight), highest=1)
+        assert [each.what.split(":")[0] for each in lacking.missing] == said
+        assert lacking.rungs[0].raised(PLAN).controls == ()
 
 
 def test_with_editing_weights_the_third_rung_shows_the_network_two_photos(tmp_path: Path) -> None:

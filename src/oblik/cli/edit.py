@@ -28,6 +28,9 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--strength", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True,
               help="How much is drawn anew; below 1 the frame shines through.")  # fmt: skip
 @click.option("--no-references", is_flag=True, help="Leave the person's photos out: the LoRA alone draws.")
+@click.option("--no-keep-pose", is_flag=True, help="Do not hold the face to the pose of the one it replaces.")
+@click.option("--control-scale", type=click.FloatRange(0, 2), default=0.8, show_default=True,
+              help="How closely that pose is followed.")  # fmt: skip
 @click.option("--count", type=click.IntRange(1, 64), default=1, show_default=True, help="How many pictures.")
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="The first seed.")
 @click.option("--steps", type=int, help="Sampling steps, 1 to 150.")
@@ -48,6 +51,8 @@ def command(
     prompt: str,
     strength: float,
     no_references: bool,
+    no_keep_pose: bool,
+    control_scale: float,
     count: int,
     seed: int,
     preset: str | None,
@@ -62,7 +67,7 @@ def command(
     note(studio.caution(settings, slug))
     wish = {
         "mask": mask, "face": face, "outpaint": outpaint, "strength": strength,
-        "references": not no_references,
+        "references": not no_references, "pose": 0.0 if no_keep_pose else control_scale,
     }  # fmt: skip
     made = studio.edit(
         settings, image, slug, text=prompt, wish=wish, preset=preset, progress=RichProgress(), say=click.echo,

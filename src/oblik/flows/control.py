@@ -18,7 +18,7 @@ from PIL import Image
 from oblik.errors import BackendUnavailable, NotFound
 from oblik.faces.stack import FaceStack
 from oblik.generation.adapters import best_face
-from oblik.generation.control import depth_image, fitted, lack, open_depth, pose_from
+from oblik.generation.control import Kind, depth_image, fitted, lack, open_depth, pose_from
 from oblik.generation.plan import Control, Plan
 from oblik.images import open_upright
 from oblik.packs.manifest import OpenPack
@@ -55,11 +55,12 @@ def _kept(
 ) -> Control:  # fmt: skip
     if missing := lack(wish.kind, pack):
         raise BackendUnavailable(missing.what, hint=f"{missing.instead}: {missing.hint}")
-    if not Path(wish.image).is_absolute():
+    if wish.image is None or not Path(wish.image).is_absolute():
         return wish
-    if not Path(wish.image).is_file():
-        raise NotFound(f"there is no picture at {wish.image}", hint="name a photo, or a control image")
-    image = control_image(wish, size_px, pack, stack)
+    path = Path(wish.image)
+    if not path.is_file():
+        raise NotFound(f"there is no picture at {path}", hint="name a photo, or a control image")
+    image = control_image(wish.kind, path, size_px, pack, stack)
     written = io.BytesIO()
     image.save(written, "PNG")
     name = f"{FOLDER}/{hashlib.sha256(written.getvalue()).hexdigest()[:16]}.png"
@@ -68,12 +69,12 @@ def _kept(
 
 
 def control_image(
-    wish: Control, size_px: tuple[int, int], pack: OpenPack, stack: Callable[[], FaceStack]
+    kind: Kind, path: Path, size_px: tuple[int, int], pack: OpenPack, stack: Callable[[], FaceStack]
 ) -> Image.Image:
-    """The control image of a wish, in the shape of the picture."""
-    photo = open_upright(Path(wish.image)).convert("RGB")
-    if wish.kind == "pose":
+    """The control image that a photo, or a finished image, makes, in the shape of the picture."""
+    photo = open_upright(path).convert("RGB")
+    if kind == "pose":
         return pose_from(best_face(stack(), np.asarray(photo)), photo, size_px)
-    if wish.kind == "depth":
+    if kind == "depth":
         return fitted(depth_image(open_depth(pack).nearness(np.asarray(photo))), size_px)
     return fitted(photo, size_px)

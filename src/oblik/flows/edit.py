@@ -23,10 +23,11 @@ from oblik.flows.calibrate import note_scores, open_ruler
 from oblik.flows.generate import Order, generate, plan_order
 from oblik.flows.reliable import dataset_behind, reference_photos
 from oblik.generation.adapters import best_face, editing
+from oblik.generation.control import lack
 from oblik.generation.engine import Engine
 from oblik.generation.frames import Frame_HW3, Mask_HW, alpha_map, outpainted, window
 from oblik.generation.ladder import EDIT_PHOTOS, Heights
-from oblik.generation.plan import Edit, Plan, Reference
+from oblik.generation.plan import Control, Edit, Plan, Reference
 from oblik.generation.presets import Preset
 from oblik.generation.record import FILE_NAME, Record, read_record
 from oblik.images import open_upright, save_clean_png
@@ -45,7 +46,8 @@ class Wish:
     is the best face found in it; ``outpaint`` what is added around it (`oblik.generation.frames.outpainted`).
 
     They add up. With none of them the alpha map kept beside an edited picture is taken. ``references`` False
-    leaves the person's photos out: the LoRA alone draws the face.
+    leaves the person's photos out: the LoRA alone draws the face. ``pose`` is how closely it keeps the pose
+    of the face that it replaces, as far as the pack can; 0 leaves that free.
     """
 
     image: Path
@@ -54,6 +56,7 @@ class Wish:
     outpaint: str | None = None
     strength: float = 1.0
     references: bool = True
+    pose: float = 0.8
 
 
 @dataclass(frozen=True)
@@ -93,8 +96,9 @@ def edit(
         "edit": Edit(image=f"{inside}/{FRAME}", mask=f"{inside}/{ALPHA}", strength=wish.strength, window=box),
     }  # fmt: skip
     plan = plan_order(replace(order, asked=asked), persona, where.preset, where.pack, home, others)
-    if wish.references and (wish.face or wish.mask or wish.outpaint is None):
-        plan = plan.model_copy(update={"references": _references(persona, plan, where)})
+    if wish.face or wish.mask or wish.outpaint is None:
+        references = _references(persona, plan, where) if wish.references else ()
+        plan = plan.model_copy(update={"references": references, "controls": _pose(wish, where)})
     private_dir(folder)
     try:
         save_clean_png(Image.fromarray(frame), folder / FRAME)
@@ -164,6 +168,16 @@ def _references(persona: Persona, plan: Plan, where: Where) -> tuple[Reference, 
     shown = photos[:EDIT_PHOTOS] if adapter == "edit-reference" else photos
     weight = where.heights.edit_weight
     return tuple(Reference(image=image, weight=weight, adapter=adapter) for image in shown)
+
+
+def _pose(wish: Wish, where: Where) -> tuple[Control, ...]:
+    """The control that keeps the pose of the face which is there; a pack without one says so."""
+    if not wish.pose:
+        return ()
+    if missing := lack("pose", where.pack):
+        where.say(f"the pose of the frame is not kept: {missing.sentence()}")
+        return ()
+    return (Control(kind="pose", weight=wish.pose),)
 
 
 def _measured(persona: Persona, record: Record, folder: Path, where: Where, progress: Progress) -> Record:

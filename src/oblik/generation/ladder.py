@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from oblik.errors import BackendUnavailable
 from oblik.generation.adapters import STEERING, Lack, editing, lack, usable
-from oblik.generation.plan import AdapterName, Plan, Reference
+from oblik.generation.control import lack as control_lack
+from oblik.generation.plan import AdapterName, Control, Plan, Reference
 from oblik.generation.record import Step
 from oblik.packs.manifest import OpenPack, Pack
 
@@ -36,12 +37,15 @@ class Rung:
 
 
 class Heights(BaseModel):
-    """What the rungs raise a plan of one family to; a pack's native size is never exceeded."""
+    """What the rungs raise a plan of one family to; a pack's native size is never exceeded. ``pose_weight``
+    is how closely a face that is drawn again keeps the pose of the one that it replaces; 0 leaves that free.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     reference_weight: float = Field(0.6, ge=0, le=1)
     edit_weight: float = Field(0.9, ge=0, le=1)
+    pose_weight: float = Field(0.0, ge=0, le=2)
     short_side_px: int = Field(1024, ge=64, le=4096)
     steps: int = Field(60, ge=1, le=150)
 
@@ -70,14 +74,16 @@ class Climb:
     exhausted: bool
 
 
-def on_face(plan: Plan, references: tuple[Reference, ...]) -> Plan:
-    """Rung 1: the references draw the face, and only the face, towards the person."""
-    return plan.model_copy(update={"references": references, "mode": "reliable"})
+def on_face(plan: Plan, references: tuple[Reference, ...], pose: tuple[Control, ...] = ()) -> Plan:
+    """Rung 1: the references draw the face, and only the face, towards the person. A control of the plan's
+    own stays; else the ``pose`` of each face is kept, where it is given."""
+    controls = plan.controls or pose
+    return plan.model_copy(update={"references": references, "controls": controls, "mode": "reliable"})
 
 
-def edited(plan: Plan, references: tuple[Reference, ...]) -> Plan:
+def edited(plan: Plan, references: tuple[Reference, ...], pose: tuple[Control, ...] = ()) -> Plan:
     """Rung 3: the faces are drawn once more, inside their masks, by the references of an edit."""
-    return plan.model_copy(update={"references": references, "mode": "reliable"})
+    return on_face(plan, references, pose)
 
 
 def larger(plan: Plan, heights: Heights, pack: Pack) -> Plan:
@@ -103,11 +109,15 @@ def ladder(pack: OpenPack, photos: Sequence[str], heights: Heights, highest: int
     missing: list[Lack] = []
     no_photo = Lack("no photo of the person to refer to", "build a dataset", "oblik dataset build PHOTOS")
     adapter = usable(pack)
+    pose, unposed = _pose(pack, heights)
+    if photos and (adapter or (highest >= EDIT and editing(pack))):
+        missing += unposed
     if adapter and photos:
         weight = heights.reference_weight
         references = tuple(Reference(image=image, weight=weight, adapter=adapter) for image in photos)
-        reason = f"{adapter}, {len(photos)} photos at weight {weight:g}, on the face only"
-        rungs.append(Rung(f"{FACE} reference", reason, partial(on_face, references=references)))
+        reason = f"{adapter}, {len(photos)} photos at weight {weight:g}, on the face only{_kept(pose)}"
+        raised = partial(on_face, references=references, pose=pose)
+        rungs.append(Rung(f"{FACE} reference", reason, raised))
     elif adapter:
         missing.append(no_photo._replace(what=f"rung {FACE}: {no_photo.what}"))
     else:
@@ -124,20 +134,36 @@ def ladder(pack: OpenPack, photos: Sequence[str], heights: Heights, highest: int
             missing.append(edit._replace(what=f"rung {EDIT}, {edit.what}"))
         editor = editing(pack)
         if editor and photos:
-            rungs.append(_edit_rung(editor, photos, heights))
+            rungs.append(_edit_rung(editor, photos, heights, pose))
         elif editor:
             missing.append(no_photo._replace(what=f"rung {EDIT}: {no_photo.what}"))
     return Ladder(tuple(rungs), tuple(missing))
 
 
-def _edit_rung(editor: AdapterName, photos: Sequence[str], heights: Heights) -> Rung:
+def _pose(pack: OpenPack, heights: Heights) -> tuple[tuple[Control, ...], list[Lack]]:
+    """The control that keeps poses, where one is wished for and the pack can; else what it lacks."""
+    if not heights.pose_weight:
+        return (), []
+    if lacking := control_lack("pose", pack):
+        return (), [lacking._replace(what=f"the pose of a face that is drawn again: {lacking.what}")]
+    return (Control(kind="pose", weight=heights.pose_weight),), []
+
+
+def _kept(pose: tuple[Control, ...]) -> str:
+    return f", its pose kept at {pose[0].weight:g}" if pose else ""
+
+
+def _edit_rung(
+    editor: AdapterName, photos: Sequence[str], heights: Heights, pose: tuple[Control, ...]
+) -> Rung:
     """With the editing weights two photos are shown to the network; without them the tokens say more."""
     weight, shown = heights.edit_weight, photos
     if editor == "edit-reference":
         shown = photos[:EDIT_PHOTOS]
     references = tuple(Reference(image=image, weight=weight, adapter=editor) for image in shown)
-    reason = f"{editor}, {len(shown)} photos at weight {weight:g}, the face drawn again inside its mask"
-    return Rung(f"{EDIT} edit", reason, partial(edited, references=references))
+    where = f"the face drawn again inside its mask{_kept(pose)}"
+    reason = f"{editor}, {len(shown)} photos at weight {weight:g}, {where}"
+    return Rung(f"{EDIT} edit", reason, partial(edited, references=references, pose=pose))
 
 
 def climb(

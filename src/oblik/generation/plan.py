@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 AdapterName = Literal["identity-tokens", "ip-adapter-faceid", "edit-reference"]
 Sampler = Literal["euler", "euler_ancestral"]
@@ -30,13 +30,20 @@ class Reference(BaseModel):
 
 class Control(BaseModel):
     """A control image and its strength. ``image`` is a path inside the folder of the plan's persona; the kind
-    ``given`` is whatever the pack's ControlNet reads."""
+    ``given`` is whatever the pack's ControlNet reads. A pose without an image is kept: that of the face which
+    references or an edit replace, in each picture its own."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["pose", "depth", "given"]
-    image: str
+    image: str | None = None
     weight: float = Field(0.8, ge=0, le=2)
+
+    @model_validator(mode="after")
+    def _has_an_image(self) -> Control:
+        if self.image is None and self.kind != "pose":
+            raise ValueError("only a pose can be that of the face which is there; the others need an image")
+        return self
 
 
 class Edit(BaseModel):

@@ -14,6 +14,7 @@ from PIL import Image
 from oblik.datasets.captions import caption
 from oblik.diffusion.families.qwen_image import EYES
 from oblik.errors import BackendUnavailable, InvalidInput, PackBroken
+from oblik.faces.masks import face_mask
 from oblik.faces.stack import FaceStack, open_stack
 from oblik.generation.adapters import Sight
 from oblik.generation.backends.diffusers_engine import DiffusersEngine
@@ -129,6 +130,47 @@ def test_an_edit_runs_again_to_the_same_bytes_and_leaves_no_trace(
     )
     assert first == second
     assert before == after
+
+
+def test_the_pose_of_the_frame_is_kept_unless_there_is_none(
+    engine: DiffusersEngine, pack: OpenPack, personas: Path, stack: FaceStack, tmp_path: Path
+) -> None:
+    """The drawn face lies nearer to the frame's own; a mask without a face is noted and drawn freely."""
+    home = personas / "sitter"
+    frame = np.asarray(Image.open(home / "frame.png"))
+    there = stack.detect(frame)[0].landmarks
+    Image.fromarray(face_mask(there, 160, 160, grow=1.15)).save(home / "face.png")
+    Image.fromarray(np.pad(np.full((9, 9), 255, np.uint8), ((0, 151), (0, 151)))).save(home / "corner.png")
+    pose = [{"kind": "pose"}]
+    face = EDIT.model_copy(update={"mask": "face.png"})
+    apart = []
+    for place, controls in enumerate(([], pose)):
+        plan = plan_of("identity-tokens", edit=face, controls=controls, seeds=(1, 2), steps=4)
+        record, images = run(engine, plan, pack, tmp_path / f"turned{place}")
+        found = [stack.detect(image) for image in images]
+        apart.append(np.mean([np.linalg.norm(f[0].landmarks - there, axis=1).mean() for f in found if f]))
+        assert not record.steps
+    assert apart[1] < apart[0]
+    plans = [plan_of("edit-reference", edit=face, controls=each, steps=2) for each in ([], pose, pose)]
+    free, kept, again = (run(engine, plan, pack, tmp_path / str(n))[0] for n, plan in enumerate(plans))
+    assert free.pictures[0].sha256 != kept.pictures[0].sha256 == again.pictures[0].sha256
+    corner = EDIT.model_copy(update={"mask": "corner.png", "window": None})
+    plain, noted = (
+        run(engine, plan_of(edit=corner, controls=each, steps=2), pack, tmp_path / f"corner{len(each)}")[0]
+        for each in ([], pose)
+    )
+    assert [step.name for step in noted.steps] == ["pose"]
+    assert noted.pictures[0].sha256 == plain.pictures[0].sha256
+
+
+def test_the_third_rung_keeps_the_pose_of_its_own_pictures(
+    engine: DiffusersEngine, pack: OpenPack, tmp_path: Path
+) -> None:
+    plans = [plan_of("edit-reference", controls=each, steps=2) for each in ([], [{"kind": "pose"}])]
+    free, kept = (run(engine, plan, pack, tmp_path / str(n))[1][0] for n, plan in enumerate(plans))
+    corner = (slice(0, 16), slice(0, 16))
+    assert (free != kept).any()
+    assert (free[corner] == kept[corner]).all()
 
 
 def test_an_edit_steps_by_the_plans_sampler(engine: DiffusersEngine, pack: OpenPack, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 class Shown(NamedTuple):
@@ -36,6 +37,9 @@ def beside(transformer: Any, shown: Sequence[Shown]) -> Iterator[None]:
         tokens.append(noisy.shape[1])
         seen = [picture.latents.to(noisy).expand(len(noisy), -1, -1) for picture in shown]
         shapes = [(1, picture.rows, picture.columns) for picture in shown]
+        if told := call.get("controlnet_block_samples"):  # of the noise alone, nothing that is shown
+            beyond = (0, 0, 0, sum(picture.shape[1] for picture in seen))
+            call = call | {"controlnet_block_samples": [pad(each, beyond) for each in told]}
         call = call | {
             "hidden_states": torch.cat([noisy, *seen], 1),
             "img_shapes": [[*own, *shapes] for own in call["img_shapes"]],

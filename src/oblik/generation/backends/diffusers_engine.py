@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from functools import partial
 from importlib.metadata import version
@@ -116,13 +116,14 @@ class DiffusersEngine(Holding):
             # The error held the frames that held the tensors: only now can they be freed.
             fit = smaller(fit, at[0], note, multiple_px)
             if at[0] == "load":
-                self._open, self._aside = None, {}
+                self._open, self._net, self._aside = None, None, {}
             _remove_pictures(out_dir, now)
             free_memory()
 
     def _first(self, plan: Plan, pack: OpenPack, artifact: Path | None, steps: Sequence[Step]) -> Fit:
         """The pictures that a plan edits, and how the pack is held for them: as far down as the edit is."""
-        first = plan.model_copy(update={"references": ()})
+        followed = tuple(control for control in plan.controls if control.image is not None)
+        first = plan.model_copy(update={"references": (), "controls": followed})
         memory = self._memory_plan(first, pack, artifact) if edits_own(plan) else None
         if memory:
             for _ in [step for step in steps if step.name == OFFLOAD]:
@@ -140,9 +141,10 @@ class DiffusersEngine(Holding):
             with _timed(seconds, "before the edit"):
                 return self._run(plain, pack, artifact, folder, now, progress, held._replace(memory=memory))
 
+        control = Control.of(plan, pack, self._sight)
         with made_first(plan, pack, out_dir, first) as made:
-            references = References.of(plan, pack, self._sight, made)
-        held = held._replace(references=references, control=Control.of(plan, pack, self._sight))
+            references = References.of(plan, pack, self._sight, made, control)
+        held = held._replace(references=references, control=control)
         pack = edit_view(plan, pack)
         free_bytes = free_vram(self._device)
         with _timed(seconds, "load"):
@@ -185,11 +187,10 @@ class DiffusersEngine(Holding):
         way = self._way(family, plan, held.choice)
         with _timed(record.seconds, "denoise"), few_threads(family.network):
             paint: Paint = partial(_denoise, family, plan, seeds, way=way)
-            if held.control:
-                paint = held.control.beside(paint, family, len(seeds))
             if held.references:
                 paint = partial(held.references.paint, paint, family.pipeline, seeds)
-            pixels_BHW3 = paint(words, each_step)
+            with held.control.following() if held.control else nullcontext():
+                pixels_BHW3 = paint(words, each_step)
         with _timed(record.seconds, "write"):
             return [
                 _keep(image, seed, record, out_dir, self._labels)

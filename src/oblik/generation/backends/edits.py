@@ -29,7 +29,9 @@ from oblik.diffusion.families.family import family_of
 from oblik.diffusion.families.qwen_image import EYES
 from oblik.errors import BackendUnavailable, InvalidInput
 from oblik.faces.masks import OUTLINE, face_mask
+from oblik.faces.stack import FaceStack, Points_52
 from oblik.generation.adapters import Sight, best_face, open_adapter
+from oblik.generation.backends.control import Control, keeping
 from oblik.generation.backends.edit_reference import LORA, EditReference
 from oblik.generation.backends.tuning import forget
 from oblik.generation.engine import FIRST
@@ -50,23 +52,28 @@ PIPELINES = {
 
 
 class Place(NamedTuple):
-    """A frame, what may change in it, and the window that is drawn."""
+    """A frame, what may change in it, the window that is drawn, and the face that is replaced."""
 
     frame_HW3: NDArray[np.uint8]
     alpha_HW: NDArray[np.uint8]
     box: Box
+    face: Points_52 | None = None
 
 
 class Edits:
     """What is edited for one plan. Files and photos are read when this is made, before any weights are.
 
-    ``made`` are pictures by seed, for a plan that has no frame of its own: their faces are edited.
+    ``made`` are pictures by seed, for a plan that has no frame of its own: their faces are edited. With a
+    ``control`` that keeps poses each face is drawn in that of the one it replaces.
     """
 
     passes, at_once = 1, 1
 
-    def __init__(self, plan: Plan, pack: OpenPack, sight: Sight, made: Mapping[int, Path]) -> None:
-        self._plan, self._pack = plan, pack
+    def __init__(
+        self, plan: Plan, pack: OpenPack, sight: Sight, made: Mapping[int, Path],
+        control: Control | None = None,
+    ) -> None:  # fmt: skip
+        self._plan, self._pack, self._control = plan, pack, control
         self._adapter = open_adapter(plan, pack) if plan.references else None
         self._steps: list[Step] = []
         self._sha256: dict[str, str] = {}
@@ -95,8 +102,18 @@ class Edits:
                 f"strength {plan.edit.strength:g} of {plan.steps} steps is less than one step",
                 hint=f"--strength {1 / plan.steps:.2g} or more",
             )
-        place = Place(frame, alpha, plan.edit.window or (0, 0, frame.shape[1], frame.shape[0]))
-        return dict.fromkeys(plan.seeds, place)
+        box = plan.edit.window or (0, 0, frame.shape[1], frame.shape[0])
+        return dict.fromkeys(plan.seeds, Place(frame, alpha, box, self._replaced(frame, alpha, sight)))
+
+    def _replaced(self, frame: NDArray[np.uint8], alpha: NDArray[np.uint8], sight: Sight) -> Points_52 | None:
+        """The face that an edit draws over, where its pose is to be kept."""
+        if not any(each.image is None for each in self._plan.controls):
+            return None
+        face = face_inside(frame, alpha, sight.stack())
+        if face is None:
+            reason = "no face is found where the frame may change: there is no pose to keep"
+            self._steps.append(Step(name="pose", reason=reason))
+        return face
 
     def _faces(self, sight: Sight, made: Mapping[int, Path]) -> dict[int, Place]:
         places = {}
@@ -110,7 +127,8 @@ class Edits:
                 alpha = np.zeros((height_px, width_px), np.uint8)
             else:
                 alpha = face_mask(face.landmarks, width_px, height_px, grow=OUTLINE)
-            places[seed] = Place(frame, alpha, (0, 0, width_px, height_px))
+            box = (0, 0, width_px, height_px)
+            places[seed] = Place(frame, alpha, box, None if face is None else face.landmarks)
         return places
 
     def begin(self, record: Record) -> None:
@@ -145,7 +163,7 @@ class Edits:
         return np.stack([self._edited(pipeline, seed, words, each_step) for seed in seeds])
 
     def _edited(self, pipeline: Any, seed: int, words: dict[str, Any], each_step: Any) -> NDArray[np.float32]:
-        frame, alpha, box = self._places[seed]
+        frame, alpha, box, _face = self._places[seed]
         if alpha.any():
             said = self._words.get(seed) or words
             drawn_HW3 = self._drawn(pipeline, seed, said, each_step)
@@ -153,9 +171,17 @@ class Edits:
         return np.asarray(frame / 255, np.float32)
 
     def _window(self, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        frame, alpha, box = self._places[seed]
+        frame, alpha, box, _face = self._places[seed]
         size = (self._plan.width_px, self._plan.height_px)
         return cut(frame, box, size), cut(alpha, box, size)
+
+    def _pose(self, seed: int) -> Points_52 | None:
+        """The landmarks of the replaced face in the window as it is drawn."""
+        _, _, (left, top, right, bottom), face = self._places[seed]
+        if face is None:
+            return None
+        scale = np.array([self._plan.width_px / (right - left), self._plan.height_px / (bottom - top)])
+        return np.asarray((face - (left, top)) * scale, np.float32)
 
     def _drawn(self, pipeline: Any, seed: int, words: dict[str, Any], each_step: Any) -> NDArray[np.float32]:
         """The window, drawn anew where the alpha map allows."""
@@ -173,7 +199,7 @@ class Edits:
 
         samplers.begin(pipeline, (seed,))
         try:
-            with reading:
+            with keeping(self._control, [self._pose(seed)]), reading:
                 images = _inpainter(pipeline)(
                     image=Image.fromarray(frame),
                     mask_image=Image.fromarray(whole_cells(alpha, 2 * pipeline.vae_scale_factor)),
@@ -230,6 +256,18 @@ def needed(plan: Plan, pack: OpenPack) -> Beside:
     )
 
 
+def face_inside(
+    frame_HW3: NDArray[np.uint8], alpha_HW: NDArray[np.uint8], stack: FaceStack
+) -> Points_52 | None:
+    """The landmarks of the best face whose middle may change."""
+    for face in stack.detect(frame_HW3):
+        column, row = np.rint(face.landmarks.mean(axis=0)).astype(int)
+        inside = 0 <= row < alpha_HW.shape[0] and 0 <= column < alpha_HW.shape[1]
+        if inside and alpha_HW[row, column]:
+            return face.landmarks
+    return None
+
+
 def head_side_px(pack: OpenPack) -> int:
     """Heads are shown at half the length that the pack draws at."""
     multiple = pack.manifest.side_multiple_px
@@ -244,14 +282,10 @@ def whole_cells(alpha_HW: NDArray[np.uint8], cell_px: int) -> NDArray[np.uint8]:
 
 
 def _inpainter(pipeline: Any) -> Any:
-    """The family's inpainting pipeline with this pipeline's parts: nothing is copied or moved.
-
-    A ControlNet is left out: the frame that it made is there already.
-    """
-    name = getattr(pipeline, "plain", type(pipeline)).__name__
+    """The family's inpainting pipeline with this pipeline's parts: nothing is copied or moved."""
+    name = type(pipeline).__name__
     if name not in PIPELINES:
         raise BackendUnavailable(f"no editing pipeline goes with {name}", hint="oblik pack list")
-    parts = {part: each for part, each in pipeline.components.items() if part != "controlnet"}
-    inpainter = getattr(diffusers, PIPELINES[name])(**parts)
+    inpainter = getattr(diffusers, PIPELINES[name])(**pipeline.components)
     inpainter.set_progress_bar_config(disable=True)
     return inpainter

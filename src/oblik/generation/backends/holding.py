@@ -19,7 +19,7 @@ from oblik.diffusion.families.family import Family, Text, family_of
 from oblik.diffusion.load import RAM, encoders_of, loading, open_pipeline, plan_for, settle
 from oblik.diffusion.memory import RESERVE_BYTES
 from oblik.diffusion.offload import move
-from oblik.generation.backends.control import Control, leave, room_beside
+from oblik.generation.backends.control import Control, Net, room_beside
 from oblik.generation.backends.edit_reference import edit_view
 from oblik.generation.backends.edits import Edits, needed
 from oblik.generation.backends.passes import Way
@@ -63,6 +63,7 @@ class Holding:
         self._vram_bytes = vram_bytes
         self._open: tuple[tuple[Any, ...], Family] | None = None
         self._aside: dict[str, Any] = {}
+        self._net: Net | None = None
         self._texts: dict[tuple[Any, ...], Text] = {}
 
     def _memory_plan(self, plan: Plan, pack: OpenPack, artifact: Path | None) -> MemoryPlan | None:
@@ -84,6 +85,8 @@ class Holding:
         weights = sha256_file(artifact / WEIGHTS) if artifact else None
         encoder = (pack.folder, pack.manifest.version, artifact, weights, plan.dtype)
         key = (*encoder, held.choice, plan.compiled)
+        if held.control is None:
+            self._net = None
         if self._open is None or self._open[0] != key:
             self._open, self._aside = None, {}
             free_memory()
@@ -100,9 +103,7 @@ class Holding:
             self._open = (key, opened)
         family = self._open[1]
         if held.control:
-            held.control.join(family, dtype, self._device)
-        else:
-            leave(family)
+            self._net = held.control.join(self._net, family, dtype, self._device)
         tune(family, plan)
         if held.choice and held.choice.baked_modulation and dtype != torch.bfloat16:
             times, rows = self._times(family, plan, dtype), self._rows(plan)

@@ -24,7 +24,9 @@ from torch import Tensor
 
 from oblik.errors import InvalidInput
 from oblik.faces.masks import OUTLINE, face_mask
+from oblik.faces.stack import Face
 from oblik.generation.adapters import KINDS, Sight, best_face, open_adapter
+from oblik.generation.backends.control import Control, keeping
 from oblik.generation.backends.edits import Edits
 from oblik.generation.plan import Plan, edits_own
 from oblik.generation.record import Record, Step
@@ -44,11 +46,12 @@ class References:
 
     @classmethod
     def of(
-        cls, plan: Plan, pack: OpenPack, sight: Sight | None, made: Mapping[int, Path]
-    ) -> References | Edits | None:
+        cls, plan: Plan, pack: OpenPack, sight: Sight | None, made: Mapping[int, Path],
+        control: Control | None = None,
+    ) -> References | Edits | None:  # fmt: skip
         """The plan's, None where it has none. Raises InvalidInput when nothing can look at photos.
 
-        ``made`` are the pictures that an editing plan begins with.
+        ``made`` are the pictures that an editing plan begins with; ``control`` may keep poses.
         """
         if not plan.references and not plan.edit:
             return None
@@ -58,11 +61,11 @@ class References:
                 hint="oblik generate --mode reliable",
             )
         if plan.edit or edits_own(plan):
-            return Edits(plan, pack, sight, made)
-        return cls(plan, pack, sight)
+            return Edits(plan, pack, sight, made, control)
+        return cls(plan, pack, sight, control)
 
-    def __init__(self, plan: Plan, pack: OpenPack, sight: Sight) -> None:
-        self._plan, self._pack, self._stack = plan, pack, sight.stack()
+    def __init__(self, plan: Plan, pack: OpenPack, sight: Sight, control: Control | None) -> None:
+        self._plan, self._pack, self._stack, self._control = plan, pack, sight.stack(), control
         self._adapter = open_adapter(plan, pack)
         self._vectors_ND = sight.vectors(plan, self._stack)
         self._drawn: dict[str, Any] = {}
@@ -92,7 +95,8 @@ class References:
         """The pictures of some seeds. ``words`` are those of the run without references."""
         path: list[Tensor] = []
         first_BHW3 = paint(words, _then(each_step, lambda latents, _step: _kept(latents, path)))
-        masks_BHW = np.stack([self._face(image, seed) for image, seed in zip(first_BHW3, seeds, strict=True)])
+        faces = [self._face(image, seed) for image, seed in zip(first_BHW3, seeds, strict=True)]
+        masks_BHW = np.stack([_mask(face, first_BHW3.shape[1:3]) for face in faces])
         if not masks_BHW.any():
             return first_BHW3
 
@@ -102,19 +106,25 @@ class References:
 
         said = {_prompt_of(key) for key in self._drawn}
         others = {key: value for key, value in words.items() if _prompt_of(key) not in said}
-        drawn_BHW3 = paint(others | self._drawn, _then(each_step, blend))
+        with keeping(self._control, [None if face is None else face.landmarks for face in faces]):
+            drawn_BHW3 = paint(others | self._drawn, _then(each_step, blend))
         return np.asarray(first_BHW3 + masks_BHW[..., None] * (drawn_BHW3 - first_BHW3), first_BHW3.dtype)
 
-    def _face(self, image_HW3: NDArray[Any], seed: int) -> NDArray[np.float32]:
-        """The feathered mask, 0..1, of the face that would be measured; empty where there is none."""
-        pixels_HW3 = np.round(image_HW3 * 255).astype(np.uint8)
-        height_px, width_px = pixels_HW3.shape[:2]
-        face = best_face(self._stack, pixels_HW3)
+    def _face(self, image_HW3: NDArray[Any], seed: int) -> Face | None:
+        """The face that would be measured."""
+        face = best_face(self._stack, np.round(image_HW3 * 255).astype(np.uint8))
         if face is None:
             reason = f"no face is found in the picture of seed {seed}: it stays without references"
             self._steps.append(Step(name="reference", reason=reason))
-            return np.zeros((height_px, width_px), np.float32)
-        return np.asarray(face_mask(face.landmarks, width_px, height_px, grow=OUTLINE) / 255, np.float32)
+        return face
+
+
+def _mask(face: Face | None, size_px: tuple[int, ...]) -> NDArray[np.float32]:
+    """The feathered mask (H, W) of a face, 0..1; empty where there is none."""
+    height_px, width_px = size_px
+    if face is None:
+        return np.zeros((height_px, width_px), np.float32)
+    return np.asarray(face_mask(face.landmarks, width_px, height_px, grow=OUTLINE) / 255, np.float32)
 
 
 def inside_face(pipeline: Any, masks_BHW: NDArray[np.float32], latents: Tensor) -> Tensor:
