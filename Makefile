@@ -1,5 +1,6 @@
 # make demo    the whole flow on a rendered stranger; open demo/report.html
-# make test    the tests          make lint    ruff, mypy, vermin
+# make test    the tests, on every core          make lint    ruff, mypy, vermin
+# make unit    the same without tests/chain, which runs the whole flow
 # make check   lint and test: what CI runs
 # make docs    regenerate docs/cli.md and docs/settings.md
 # make lock    rewrite requirements.lock from .venv (see tools/lock.py)
@@ -17,7 +18,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 export OMP_WAIT_POLICY := PASSIVE
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test check lint format docs lock clean
+.PHONY: demo test unit check lint format docs lock clean
 .NOTPARALLEL:
 
 $(STAMP): requirements.lock pyproject.toml
@@ -32,6 +33,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest
+
+unit: $(STAMP)
+	@$(BIN)/python -m pytest --ignore=tests/chain
 
 lint: $(STAMP)
 	@$(BIN)/ruff check --quiet .

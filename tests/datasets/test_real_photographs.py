@@ -114,7 +114,7 @@ def test_nothing_personal_is_written(built: Built) -> None:
         pytest.skip("exiftool is not installed")
     written = [str(file) for file in built.folder.rglob("*") if file.suffix in (".png", ".jpg")]
     told = subprocess.run(
-        [program, "-a", "-G1", "-s", *written], capture_output=True, text=True, check=True, timeout=60
+        [program, "-a", "-G1", "-s", *written], capture_output=True, text=True, check=True, timeout=300
     ).stdout
     groups = {line.split("]")[0].strip("[ ") for line in told.splitlines() if line.startswith("[")}
     assert groups <= {"ExifTool", "System", "File", "PNG", "JFIF", "Composite"}

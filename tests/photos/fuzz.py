@@ -65,10 +65,10 @@ def fuzz(files: int, seed: int) -> dict[str, float]:
             kind, content = originals[number % len(originals)]
             other = originals[int(rng.integers(len(originals)))][1]
             (folder / f"{number}.{kind}").write_bytes(mutated(content, other, rng) or b"x")
-            started_s = time.perf_counter()
+            started_s = time.process_time()
             (file,) = list_files(folder)
             found, image = take(identify(folder, file), file, short_side_px=64)
-            slowest_s = max(slowest_s, time.perf_counter() - started_s)
+            slowest_s = max(slowest_s, time.process_time() - started_s)
             assert (image is None) == bool(found.refused)
             counts["refused" if found.refused else "accepted"] += 1
             file.unlink()

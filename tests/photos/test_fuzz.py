@@ -16,7 +16,7 @@ def test_a_thousand_damaged_files() -> None:
     script = Path(__file__).with_name("fuzz.py")
     done = subprocess.run(
         [sys.executable, "-W", "ignore", str(script), "1000", "0"],
-        capture_output=True, text=True, timeout=280, check=False,
+        capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     figures = json.loads(done.stdout)

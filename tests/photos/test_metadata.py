@@ -92,7 +92,7 @@ def test_exiftool_finds_nothing_personal(tmp_path: Path) -> None:
         save_clean_png(read_photo(tmp_path / name), tmp_path / f"{name}.clean.png")
     told = subprocess.run(
         [program, "-a", "-G1", "-s", *map(str, sorted(tmp_path.glob("*.clean.png")))],
-        capture_output=True, text=True, check=True, timeout=60,
+        capture_output=True, text=True, check=True, timeout=300,
     ).stdout  # fmt: skip
     groups = {line.split("]")[0].strip("[ ") for line in told.splitlines() if line.startswith("[")}
     assert SECRET not in told

@@ -113,9 +113,9 @@ def _misbehave(how: str) -> None:
     if how == "nothing":
         raise SystemExit(0)
     if how == "hang":
-        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         Path(os.environ["STAND_IN_SEEN"]).write_text(json.dumps([os.getpid(), child.pid]), encoding="utf-8")
-        time.sleep(60)
+        time.sleep(600)
 
 
 def _bar(name: str, done: int, total: int, rest: str) -> None:

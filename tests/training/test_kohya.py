@@ -248,7 +248,7 @@ def test_cancelling_ends_the_script_and_what_it_started(
 
     with pytest.raises(JobCancelled):
         trainer.train(request, SilentProgress(cancelled=started))
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 300
     assert all(ended(pid) for pid in seen())
     assert left_in(request.out_dir.parent) == ["kohya.log"]
 

@@ -31,14 +31,14 @@ def ended(pid: int) -> bool:
 def test_a_program_that_will_not_end_is_killed_with_its_children(tmp_path: Path) -> None:
     code = (
         "import signal, subprocess, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
-        "print(child.pid, flush=True); time.sleep(60)"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "print(child.pid, flush=True); time.sleep(600)"
     )
     began = time.monotonic()
     with running([sys.executable, "-c", code], folder=tmp_path, environment={}, grace_s=0.3) as program:
         child = int(next(line for line in program.lines() if line))
     assert program.status < 0
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 300
     assert ended(child)
 
 
@@ -46,7 +46,7 @@ def test_a_program_that_will_not_end_is_killed_with_its_children(tmp_path: Path)
 def test_a_child_that_outlives_the_program_does_not_hold_us(tmp_path: Path) -> None:
     code = (
         "import subprocess, sys; print('done')\n"
-        "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])"
+        "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])"
     )
     with running([sys.executable, "-c", code], folder=tmp_path, environment={}) as program:
         assert [line for line in program.lines() if line] == ["done"]
