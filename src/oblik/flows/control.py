@@ -55,7 +55,7 @@ def _kept(
 ) -> Control:  # fmt: skip
     if missing := lack(wish.kind, pack):
         raise BackendUnavailable(missing.what, hint=f"{missing.instead}: {missing.hint}")
-    if not Path(wish.image).is_absolute():
+    if not wish.image or not Path(wish.image).is_absolute():
         return wish
     if not Path(wish.image).is_file():
         raise NotFound(f"there is no picture at {wish.image}", hint="name a photo, or a control image")
