@@ -144,6 +144,8 @@ def run_order(
 
 def _from(order: Path, control: dict[str, Any]) -> dict[str, Any]:
     """A control whose file is meant from the order's file on."""
+    if not control.get("image"):
+        return control
     return control | {"image": str(order.absolute().parent / expanded(control["image"]))}
 
 

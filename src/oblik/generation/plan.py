@@ -103,6 +103,12 @@ def value_range(name: str) -> str:
     return ""
 
 
+def first_run(plan: Plan) -> Plan:
+    """The run that references build on: without them, in fast mode; a control without an image goes, too."""
+    controls = tuple(each for each in plan.controls if each.image)
+    return plan.model_copy(update={"references": (), "controls": controls, "mode": "fast"})
+
+
 def edits_own(plan: Plan) -> bool:
     """Whether the plan makes its pictures first and then edits their faces: the ladder's third rung."""
     return plan.edit is None and any(each.adapter == "edit-reference" for each in plan.references)

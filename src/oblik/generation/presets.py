@@ -122,7 +122,7 @@ def read_preset(path: Path) -> Preset:
             )
         controls = values.get("controls")
         for control in controls if isinstance(controls, list) else ():
-            if isinstance(control, dict) and "image" in control:
+            if isinstance(control, dict) and control.get("image"):
                 control["image"] = str(path.absolute().parent / expanded(str(control["image"])))
     return preset
 

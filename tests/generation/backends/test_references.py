@@ -21,6 +21,7 @@ from oblik.faces.masks import OUTLINE, face_mask
 from oblik.faces.stack import Face, FaceStack, open_stack
 from oblik.generation.adapters import Sight
 from oblik.generation.backends.diffusers_engine import DiffusersEngine
+from oblik.generation.backends.first_runs import FirstRuns
 from oblik.generation.backends.identity_tokens import three_prompts
 from oblik.generation.backends.references import inside_face
 from oblik.generation.plan import Plan, Reference
@@ -167,6 +168,33 @@ def test_a_seed_runs_again_to_the_same_bytes_and_leaves_no_trace(
     assert after.pictures[0].sha256 == before.pictures[0].sha256
     assert len(first.references_sha256) == 4
     assert before.references_sha256 == {}
+
+
+def test_the_first_run_is_not_made_again_after_the_rung_below(
+    personas: Path, stack: FaceStack, tmp_path: Path
+) -> None:
+    """Each step calls the network twice; a run that was given away, or was another one, is made."""
+    climbing = DiffusersEngine("cpu", sight=Sight(personas, lambda: stack))
+    calls: list[int] = []
+
+    def called(weight: float | None, **changes: Any) -> tuple[int, list[str]]:
+        calls.clear()
+        plan = plan_of(PEOPLE[0], weight=weight, **{"seeds": (1, 2), "batch": 1, "steps": 2} | changes)
+        record = run(climbing, plan, tmp_path / str(len(list(tmp_path.iterdir()))))
+        return len(calls), [picture.sha256 for picture in record.pictures]
+
+    called(None)
+    assert climbing._open
+    climbing._open[1].network.register_forward_pre_hook(lambda *_: calls.append(1))
+    after, pictures = called(0.6, mode="reliable")
+    again, same = called(0.6)
+    assert (after, again) == (2 * 2 * 2, 2 * 2 * 2 * 2)
+    assert pictures == same
+    called(None, lora_scale=0.5)
+    assert called(0.6)[0] == again, "another run was kept"
+    climbing._first_runs = FirstRuns(most_bytes=300_000)
+    called(None)
+    assert called(0.6) == (again, pictures), "too large to be kept"
 
 
 def test_weight_is_a_strength(engine: DiffusersEngine, tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from oblik.generation.adapters import Sight
 from oblik.generation.backends.control import Control
 from oblik.generation.backends.edit_reference import edit_view
 from oblik.generation.backends.edits import made_first
+from oblik.generation.backends.first_runs import FirstRuns
 from oblik.generation.backends.holding import Held, Holding, Vram
 from oblik.generation.backends.passes import Way, at_once, stills
 from oblik.generation.backends.references import Paint, References
@@ -38,7 +39,7 @@ from oblik.generation.backends.shortage import OFFLOAD, Fit, fitting, is_shortag
 from oblik.generation.backends.tuning import forget
 from oblik.generation.degrade import Stage
 from oblik.generation.engine import GRID, chunks, picture_name, refuse_flawed, refuse_unfinished
-from oblik.generation.plan import Plan, edits_own
+from oblik.generation.plan import Plan, edits_own, first_run
 from oblik.generation.record import (
     FILE_NAME,
     Record,
@@ -78,6 +79,7 @@ class DiffusersEngine(Holding):
     ) -> None:
         super().__init__(device, vram_bytes)
         self._sight, self._rest, self._labels = sight, rest, labels
+        self._first_runs = FirstRuns()
 
     def run(
         self, plan: Plan, *, pack: OpenPack, artifact: Path | None, out_dir: Path, now: datetime,
@@ -122,8 +124,7 @@ class DiffusersEngine(Holding):
 
     def _first(self, plan: Plan, pack: OpenPack, artifact: Path | None, steps: Sequence[Step]) -> Fit:
         """The pictures that a plan edits, and how the pack is held for them: as far down as the edit is."""
-        followed = tuple(control for control in plan.controls if control.image is not None)
-        first = plan.model_copy(update={"references": (), "controls": followed})
+        first = first_run(plan)
         memory = self._memory_plan(first, pack, artifact) if edits_own(plan) else None
         if memory:
             for _ in [step for step in steps if step.name == OFFLOAD]:
@@ -187,6 +188,11 @@ class DiffusersEngine(Holding):
         way = self._way(family, plan, held.choice)
         with _timed(record.seconds, "denoise"), few_threads(family.network):
             paint: Paint = partial(_denoise, family, plan, seeds, way=way)
+            known_by = (first_run(plan), self._open and self._open[0], _followed(plan, record))
+            if isinstance(held.references, References):
+                paint = self._first_runs.giving(paint, seeds, known_by, words)
+            elif held.references is None:
+                paint = self._first_runs.keeping(paint, seeds, known_by)
             if held.references:
                 paint = partial(held.references.paint, paint, family.pipeline, seeds)
             with held.control.following() if held.control else nullcontext():
@@ -232,6 +238,11 @@ def _denoise(
         forget(family.network)
     refuse_unfinished(len(done), getattr(family.pipeline, "num_timesteps", plan.steps))
     return pixels_BHW3
+
+
+def _followed(plan: Plan, record: Record) -> list[str | None]:
+    """The hashes of the control images that the plan's pictures follow."""
+    return [record.references_sha256.get(control.image) for control in plan.controls if control.image]
 
 
 def _as_it_runs(fit: Fit, pack: OpenPack) -> Fit:
