@@ -166,7 +166,8 @@ def test_a_larger_canvas_keeps_the_frame_and_refers_to_nobody_unless_a_face_is_m
 def test_what_a_pack_lacks_is_said(world: World, sitter: Persona, frame: Path) -> None:
     said: list[str] = []
     record, _, _ = run(world, sitter, Wish(frame, face=True), said)
-    assert record.plan.references == record.plan.controls == ()
+    assert not record.plan.references
+    assert not record.plan.controls
     assert any("has no reference adapter" in line for line in said)
     assert any("the pose of the frame is not kept" in line for line in said)
 
@@ -187,7 +188,8 @@ def test_photos_are_referred_to_and_the_pose_kept_where_the_pack_can(
     record, _, _ = run(world, sitter, Wish(frame, face=True))
     assert [each.adapter for each in record.plan.references] == ["edit-reference"] * 2
     record, _, _ = run(world, sitter, Wish(frame, face=True, references=False, pose=0))
-    assert record.plan.references == record.plan.controls == ()
+    assert not record.plan.references
+    assert not record.plan.controls
 
 
 def test_an_edit_that_is_stopped_leaves_nothing_behind(world: World, sitter: Persona, frame: Path) -> None:
