@@ -80,7 +80,8 @@ def generate_in_mode(
     folder: Path | None = None,
 ) -> tuple[Record, Path]:
     """Run a plan in its mode. A fast plan climbs only when its likeness falls short; a reliable one takes the
-    first rung in any case. What is not measured may go into a ``folder`` outside the gallery.
+    first rung in any case. Pictures may go into a ``folder`` outside the gallery: then a climb that is stopped
+    leaves nothing there.
 
     Raises:
         ConsentError: the persona's consent does not cover portraits today.
@@ -100,8 +101,8 @@ def generate_in_mode(
         if reliable:
             raise
         climbing.say(f"not measured: {missing.message}; {missing.hint}")
-        return run.once(plan)
-    return run.climb(plan, _ladder(plan, run, climbing, EDIT), ruler, at_least=int(reliable))
+        return run.once(plan, folder)
+    return run.climb(plan, _ladder(plan, run, climbing, EDIT), ruler, int(reliable), folder)
 
 
 def sweep(gallery: Path) -> None:
@@ -226,8 +227,9 @@ class _Run:
                 found = climb(plan, run, threshold, rungs=steps.rungs, at_least=at_least, note=note)
             finally:
                 if found or into is None:
-                    _keep_best(tried, folder)
-                    self._tell(plan, way, found, steps, folder, threshold)
+                    best = max(tried, key=lambda attempt: attempt.likeness)
+                    self._tell(plan, way, found, steps, best.folder, threshold)
+                    _keep_best(best, tried, folder)
                 else:
                     _remove(tried)
         return read_record(folder), folder
@@ -286,9 +288,8 @@ def _climbing(folder: Path) -> Iterator[None]:
                 lock.unlink(missing_ok=True)
 
 
-def _keep_best(tried: list[Attempted], folder: Path) -> None:
+def _keep_best(best: Attempted, tried: list[Attempted], folder: Path) -> None:
     """Leave the best attempt's pictures in ``folder`` and nobody else's; an unfinished first one stays."""
-    best = max(tried, key=lambda attempt: attempt.likeness)
     if best.folder != folder:
         aside = folder.with_name(f".{folder.name}-before")
         if folder.exists():
