@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oblik.errors import BackendError
+from oblik.generation.heat import HeatGuard
 from oblik.generation.plan import Plan
 from oblik.generation.record import Record
 from oblik.packs.manifest import OpenPack
@@ -65,6 +66,21 @@ def open_engine(name: str = "diffusers", **options: Any) -> Engine:
     """Open an engine by name."""
     engine: Engine = load("engine", name, BACKENDS, EXTRAS)(**options)
     return engine
+
+
+class Guarded:
+    """An engine that rests between batches and stops when the card gets too hot, whoever runs it."""
+
+    def __init__(self, guard: HeatGuard, **options: Any) -> None:
+        self._guard, self._engine = guard, open_engine(rest=guard.between, **options)
+
+    def run(
+        self, plan: Plan, *, pack: OpenPack, artifact: Path | None, out_dir: Path, now: datetime,
+        progress: Progress,
+    ) -> Record:  # fmt: skip
+        return self._engine.run(
+            plan, pack=pack, artifact=artifact, out_dir=out_dir, now=now, progress=self._guard.watch(progress)
+        )
 
 
 def flaw(image_HW3: NDArray[np.floating[Any]]) -> str | None:
