@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from tests.flows import conftest
 from tests.flows.conftest import SITTER, STRANGER, PaintingEngine, painted
 
 from oblik import studio
+from oblik.cli import replay
 from oblik.errors import TooHot
 from oblik.faces import stack
 from oblik.generation import engine, heat
 from oblik.generation.engine import chunks
 from oblik.generation.heat import Reading
 from oblik.generation.plan import Plan
-from oblik.generation.record import Record
+from oblik.generation.record import Record, read_record, write_record
 from oblik.packs.manifest import OpenPack
 from oblik.paths import private_dir
 from oblik.personas.persona import Scope
@@ -146,13 +148,32 @@ def test_pauses_reach_the_engine_of_an_order(
     assert report.machine.hottest_c == 60
 
 
+def install(world: World) -> None:
+    """A replay opens the pack by the name that stands in the record."""
+    private_dir(world.home.packs)
+    (world.home.packs / "paint").symlink_to(world.pack.folder, target_is_directory=True)
+
+
+def test_other_pixels_and_nothing_known_that_changed_is_said(settings: Settings, world: World) -> None:
+    folder = studio.generate(settings, "in a park", "sitter").folder
+    install(world)
+    same = CliRunner().invoke(replay.command, [str(folder)], obj=settings)
+    assert (same.exit_code, "changed" in same.output) == (0, False)
+    record = read_record(folder)
+    record.pictures[0].pixels_sha256 = "0" * 64
+    write_record(record, folder)
+    other = CliRunner().invoke(replay.command, [str(folder)], obj=settings)
+    assert other.exit_code == 1
+    assert "changed: nothing that a record knows" in other.output
+    assert "oblik pack verify paint" in other.output
+
+
 @pytest.mark.parametrize("what", ["accept", "impostors", "replay", "edit"])
 def test_whatever_makes_pictures_stops_when_the_card_is_too_hot(
     settings: Settings, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     folder = studio.generate(settings, "in a park", "sitter").folder
-    private_dir(world.home.packs)
-    (world.home.packs / "paint").symlink_to(world.pack.folder, target_is_directory=True)
+    install(world)
     model = world.sign("model", scopes=frozenset({Scope.edit}))
     conftest.make_artifact(world.home, model, world.pack)
     painted(SITTER, 1).save(tmp_path / "frame.png")
