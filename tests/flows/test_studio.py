@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -36,12 +37,13 @@ class RestingEngine(PaintingEngine):
     plans_made: ClassVar[list[Plan]] = []
     at_once: ClassVar[int] = 64
 
-    def __init__(self, rest: Any = bool, **_options: Any) -> None:
+    def __init__(self, rest: Any = bool, tokens: Any = None, **_options: Any) -> None:
         super().__init__()
-        self.rest = rest
+        self.rest, self.tokens = rest, tokens
 
     def run(self, plan: Plan, *, pack: OpenPack, out_dir: Path, progress: Any, **asked: Any) -> Record:
         self.plans_made.append(plan)
+        self.tokens(plan, [7])
         for _ in chunks(plan.seeds, min(self.at_once, plan.batch)):
             self.rest(progress)
             progress.check_cancelled()
@@ -103,6 +105,20 @@ def test_the_usual_mode_is_what_the_test_of_the_lora_found(
     assert RestingEngine.plans_made[-1].mode == "fast", "who names a mode gets it"
     studio.generate(settings, "in a park", "sitter", token=False)
     assert RestingEngine.plans_made[-1].mode == "fast", "strangers have no other"
+
+
+def test_the_ids_of_the_token_are_in_the_log_before_the_first_picture(
+    settings: Settings, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Warmed, "script", [86])
+    with pytest.raises(TooHot):
+        studio.generate(settings, "in a park", "sitter")
+    (file,) = world.home.logs.glob("oblik-*.jsonl")
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [line["what"] for line in lines] == ["tokens", "generate"]
+    logged = lines[0]
+    assert (logged["persona"], logged["lora"], logged["token_ids"]) == ("sitter", "v001", [7])
+    assert "park" not in file.read_text(), "no prompt"
 
 
 def test_the_pauses_of_a_level_reach_the_engine(settings: Settings, slept_s: list[float]) -> None:

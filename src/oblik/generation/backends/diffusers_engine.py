@@ -61,10 +61,13 @@ TWO_CALLS = "true_cfg_scale"
 NO_MASK = ("flash", "sage")
 
 
+Tokens = Callable[[Plan, Sequence[int]], object]
+
+
 class DiffusersEngine(Holding):
     """Runs plans through one cached pipeline. ``sight`` is what it finds faces and reference photos with;
     ``rest`` is called before every batch, as `oblik.generation.heat.HeatGuard.between`; ``labels`` signs
-    pictures."""
+    pictures; ``tokens`` hears, before the first picture, which ids of the prompt are the trigger's."""
 
     def __init__(
         self,
@@ -73,9 +76,10 @@ class DiffusersEngine(Holding):
         sight: Sight | None = None,
         rest: Callable[[Progress], object] = bool,
         labels: Labeller = PLAIN,
+        tokens: Tokens | None = None,
     ) -> None:
         super().__init__(device, vram_bytes)
-        self._sight, self._rest, self._labels = sight, rest, labels
+        self._sight, self._rest, self._labels, self._tokens = sight, rest, labels, tokens
         self._first_runs = FirstRuns()
 
     def run(
@@ -149,6 +153,8 @@ class DiffusersEngine(Holding):
             family = self._family(plan, pack, artifact, held)
         record = new_record(plan, pack, artifact, family, now, self._device, free_bytes)
         record.steps, record.asked, record.seconds = list(held.steps), held.asked or plan, seconds
+        if self._tokens:
+            self._tokens(plan, record.token_ids)
         private_dir(out_dir)
         with _timed(record.seconds, "text"):
             words = self._words(family, plan, held)
