@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
 
+GO_ON = (
+    "orders, the demo and downloads go on by the same command, a training with --resume; "
+    "oblik generate begins a new batch"
+)
+"""What to do after a stop."""
+
+
 class Advance(Protocol):
     """Says that ``n`` more steps are done, with a short note on how they went."""
 
@@ -158,4 +165,4 @@ def _ignore(n: int = 1, note: str = "") -> None:
 
 def _stop_if(cancelled: Callable[[], bool]) -> None:
     if cancelled():
-        raise JobCancelled("stopped as asked", hint="run the same command again to go on")
+        raise JobCancelled("stopped as asked", hint=GO_ON)

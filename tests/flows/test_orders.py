@@ -437,7 +437,7 @@ def test_without_consent_no_photo_of_a_control_is_read(shop: Shop, net: Path) ->
 
 
 class ClimbingEngine(BreakingEngine):
-    """More of the sitter with references; ``black`` are seeds whose referred picture fails time after time."""
+    """More of the sitter with references; ``black`` are seeds whose referred picture always fails."""
 
     black: frozenset[int] = frozenset()
 
@@ -498,9 +498,7 @@ def test_a_climb_that_is_stopped_or_killed_is_made_again(shop: Shop, climbing: C
     assert not list(shop.target.glob(".*rung*"))
 
 
-def test_a_picture_that_fails_on_a_rung_takes_no_other_with_it(
-    shop: Shop, climbing: ClimbingEngine
-) -> None:
+def test_a_picture_that_fails_on_a_rung_takes_no_other_with_it(shop: Shop, climbing: ClimbingEngine) -> None:
     climbing.black = frozenset({2})
     report = shop.run(RELIABLE)
     assert [(failure.item, failure.seed) for failure in report.failures] == [("prompt-1", 2), ("prompt-2", 2)]
@@ -508,7 +506,7 @@ def test_a_picture_that_fails_on_a_rung_takes_no_other_with_it(
 
 
 def test_a_reliable_order_that_nobody_can_measure_is_refused_with_its_line(shop: Shop) -> None:
-    with pytest.raises(NotFound, match="order.yaml:4: prompts.0: "):
+    with pytest.raises(NotFound, match=r"order\.yaml:4: prompts\.0: "):
         shop.run(RELIABLE)
     assert shop.engine.plans == []
 

@@ -195,9 +195,7 @@ def test_a_stop_on_a_rung_leaves_the_pictures_that_were_finished(make: Make, rea
     assert len(list(folder.glob("*-seed*.png"))) == 2
 
 
-def test_a_stop_before_the_first_picture_leaves_nothing_and_hides_nothing(
-    make: Make, ready: World
-) -> None:
+def test_a_stop_before_the_first_picture_leaves_nothing_and_hides_nothing(make: Make, ready: World) -> None:
     with pytest.raises(JobCancelled, match="stopped"):
         make(ClimbableEngine(stop_at="bare"))
     assert not list(ready.home.persona("sitter").gallery.rglob("*.png"))

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from tests.flows import conftest
 from tests.flows.conftest import SITTER, STRANGER, PaintingEngine, painted
 
-from oblik import studio
+from oblik import labels, studio
 from oblik.cli import replay
 from oblik.errors import TooHot
 from oblik.faces import stack
@@ -22,6 +22,7 @@ from oblik.generation.engine import chunks
 from oblik.generation.heat import Reading
 from oblik.generation.plan import Plan
 from oblik.generation.record import Record, read_record, write_record
+from oblik.labels import Source
 from oblik.packs.manifest import OpenPack
 from oblik.paths import private_dir
 from oblik.personas.persona import Scope
@@ -143,8 +144,34 @@ def test_a_warm_card_rests_longer_and_a_hot_one_stops(
     studio.generate(settings, "in a park", "sitter", preset="level")
     assert sum(slept_s) == 12, "2 s, and 10 s more above 78 C"
     monkeypatch.setattr(Warmed, "script", [86])
-    with pytest.raises(TooHot):
+    with pytest.raises(TooHot) as hot:
         studio.generate(settings, "in a park", "sitter", preset="level")
+    assert "oblik generate begins a new batch" in hot.value.hint
+
+
+class Scribble:
+    """Signs by a word at the end."""
+
+    def __init__(self, _folder: Path) -> None:
+        pass
+
+    def __call__(self, png: bytes, _source: Source) -> bytes:
+        return png + b"signed"
+
+
+def test_sheets_are_signed_as_pictures_are(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(labels.SIGNS, "c2pa", f"{__name__}:Scribble")
+    signing = settings.model_copy(update={"content_credentials": True})
+    order = tmp_path / "order.yaml"
+    order.write_text("name: o\npersona: sitter\ntype: series\nprompt: a\nseeds: [1]\n")
+    ordered = studio.run_order(signing, order)
+    accepted = studio.accept(signing, "sitter")
+    for sheet in (ordered.folder / "grid.png", accepted.folder / "acceptance" / "pairs.png"):
+        assert sheet.read_bytes().endswith(b"signed")
+    again = studio.run_order(settings, order)
+    assert not (again.folder / "grid.png").read_bytes().endswith(b"signed")
 
 
 @pytest.mark.parametrize(("at_once", "pauses"), [(64, 3), (1, 5)])

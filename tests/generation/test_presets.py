@@ -67,7 +67,7 @@ def test_out_of_range_names_the_value_and_the_range() -> None:
         ({"lora_scale": 2.0}, "lora_scale: 0 to 1.5, not 2.0"),
         ({"guidance": 0.5}, "guidance: 1 to 20, not 0.5"),
         ({"cache_threshold": 2.0}, "cache_threshold: 0 to 1, not 2.0"),
-        ({"batch": 65}, "batch: 1 to 64, not 65"),
+        ({"batch": 101}, "batch: 1 to 100, not 101"),
         ({"width_px": 5000}, "width_px: 64 to 4096, not 5000"),
         ({"short_side_px": 32}, "short side: 64 to 4096, not 32"),
         ({"short_side_px": 2048, "aspect": "1:4"}, "height_px: 64 to 4096, not 8192"),
@@ -147,6 +147,7 @@ def test_the_levels_are_those_of_the_requirement_for_the_family_it_measured() ->
     paces = [find_preset(name).pace for name in LEVELS]
     assert [pace.pause_s for pace in paces] == [1.5, 2.0, 2.5, 3.0, 4.0]
     assert [pace.largest_batch for pace in paces] == [100, 50, 20, 10, 5]
+    assert plan_from(find_preset("preview"), pack(), ASKED | {"batch": 100}).batch == 100
 
 
 def test_qwen_image_gets_sizes_and_guidance_of_its_own() -> None:

@@ -75,7 +75,9 @@ class LazyGroup(click.Group):
             complain(error)
             ctx.exit(error.exit_status)
         except KeyboardInterrupt:
-            stopped = JobCancelled("stopped", hint="run the same command again to go on")
+            from oblik.progress import GO_ON
+
+            stopped = JobCancelled("stopped", hint=GO_ON)
             complain(stopped)
             ctx.exit(stopped.exit_status)
 

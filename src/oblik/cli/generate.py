@@ -54,7 +54,7 @@ def seed_list(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 @click.option("--aspect", metavar="W:H", help="Shape, 1:4 to 4:1, for example 3:4.")
 @click.option("--width", "width_px", type=int, help="Width in pixels, 64 to 4096.")
 @click.option("--height", "height_px", type=int, help="Height in pixels, 64 to 4096.")
-@click.option("--batch", type=int, help="Pictures at once, 1 to 64.")
+@click.option("--batch", type=int, help="Pictures at once, 1 to 100.")
 @click.option(
     "--attention", type=click.Choice(["native", "flash", "xformers", "sage"]),
     help="How attention is computed; all but native need packages of their own.  [native]",

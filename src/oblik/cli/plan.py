@@ -30,7 +30,7 @@ GIB = 1024**3
 @click.option("--train", "purpose", flag_value="train", help="Only the plan for training.")
 @click.option("--generate", "purpose", flag_value="generate", help="Only the plan for portraits.")
 @click.option("--size", metavar="WxH", help="Pixels of a picture.  [as the pack's]")
-@click.option("--batch", type=click.IntRange(1, 64), help="Pictures at once.  [4]")
+@click.option("--batch", type=click.IntRange(1, 100), help="Pictures at once.  [4]")
 @click.option("--rank", type=click.IntRange(1, 256), help="Rank of the LoRA.  [16]")
 @click.option("--json", "as_json", is_flag=True, help="Every number in bytes, as one JSON list.")
 @click.pass_obj

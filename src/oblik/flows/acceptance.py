@@ -26,7 +26,7 @@ from oblik.generation.engine import Engine
 from oblik.generation.presets import find_preset
 from oblik.generation.record import read_record
 from oblik.images import grid, open_upright
-from oblik.labels import PLAIN, Label, Source
+from oblik.labels import PLAIN, Label, Labeller, Source
 from oblik.likeness.acceptance import FAST, RELIABLE, Acceptance, by_condition, weigh
 from oblik.likeness.calibration import ENOUGH_SCORES
 from oblik.likeness.charts import draw_roc
@@ -71,6 +71,7 @@ def accept(
     progress: Progress,
     now: datetime,
     images: int = len(CONDITIONS),
+    labels: Labeller = PLAIN,
 ) -> Acceptance:
     """Test the LoRA ``version`` (default: the one in use) with ``images`` pictures, over all conditions.
 
@@ -110,7 +111,7 @@ def accept(
     found = weigh(report, conditions, impostors.centroid_S, artifact, scale, now)
     datasets = home.persona(persona.slug).datasets
     pairs = _pairs(place / SHOWN, ruler, datasets / artifact.dataset)
-    PLAIN.save(pairs, place / PAIRS, Label(source=Source.edited, record=f"../{SUMMARY}"))
+    labels.save(pairs, place / PAIRS, Label(source=Source.edited, record=f"../{SUMMARY}"))
     own, generated = curves(report, ruler.references, impostors.centroid_S)
     atomic_write(folder / CHART, draw_roc(report, own, generated, found.line))
     found.seconds = round(time.monotonic() - began_s, 1)

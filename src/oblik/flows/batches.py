@@ -44,7 +44,7 @@ from oblik.generation.plan import Plan
 from oblik.generation.presets import Pace
 from oblik.generation.record import FILE_NAME, read_record
 from oblik.images import grid, open_upright
-from oblik.labels import PLAIN, Label
+from oblik.labels import PLAIN, Label, Labeller
 from oblik.paths import private_dir, sha256_file
 from oblik.progress import Progress
 
@@ -68,7 +68,7 @@ class Batches:
 
 class Run:
     """One run into a target folder. ``make`` runs a plan into a folder; the engine is opened when the first
-    picture is missing. Nothing is written once ``wanted()`` is false."""
+    picture is missing; ``labels`` signs the sheet. Nothing is written once ``wanted()`` is false."""
 
     def __init__(
         self,
@@ -79,8 +79,9 @@ class Run:
         guard: HeatGuard,
         *,
         wanted: Callable[[], bool] = lambda: True,
+        labels: Labeller = PLAIN,
     ) -> None:
-        self._target, self._report, self._guard = target, report, guard
+        self._target, self._report, self._guard, self._labels = target, report, guard, labels
         self._open, self._make, self._wanted = engine, make, wanted
         self._engine: Engine | None = None
         self._failed_in_a_row = 0
@@ -211,7 +212,7 @@ class Run:
             places = [(batch.item, seed) for batch in batches for seed in batch.plan.seeds]
             place_of = {pair: place for place, pair in enumerate(places)}
             report.pictures.sort(key=lambda made: place_of[made.item, made.seed])
-            report.grid = sheet(self._target, report.pictures)
+            report.grid = sheet(self._target, report.pictures, self._labels)
         write_order_report(report, self._target)
 
 
@@ -271,7 +272,7 @@ def next_number(target: Path) -> int:
     return max((int(number) for number in numbers if number.isdecimal()), default=0) + 1
 
 
-def sheet(target: Path, pictures: Sequence[Made]) -> str:
+def sheet(target: Path, pictures: Sequence[Made], labels: Labeller = PLAIN) -> str:
     """A contact sheet of the first pictures. Returns its name."""
     shown, small = pictures[:ON_THE_SHEET], []
     for made in shown:
@@ -279,6 +280,6 @@ def sheet(target: Path, pictures: Sequence[Made]) -> str:
         image.thumbnail((CELL_PX, CELL_PX))
         small.append(image)
     columns = min(10, max(4, round(len(small) ** 0.5)))
-    labels = [f"{made.item} {made.seed}" for made in shown]
-    PLAIN.save(grid(small, columns, labels, cell_px=CELL_PX), target / GRID, Label(record=REPORT))
+    names = [f"{made.item} {made.seed}" for made in shown]
+    labels.save(grid(small, columns, names, cell_px=CELL_PX), target / GRID, Label(record=REPORT))
     return GRID

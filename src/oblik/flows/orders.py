@@ -31,6 +31,7 @@ from oblik.generation.order_report import OrderReport, read_order_report
 from oblik.generation.orders import jobs_of
 from oblik.generation.plan import Control, Plan
 from oblik.generation.presets import find_preset
+from oblik.labels import PLAIN, Labeller
 from oblik.packs.manifest import OpenPack
 from oblik.paths import Home, expanded
 from oblik.personas.permission import permit, under_consent
@@ -43,7 +44,7 @@ FOLDER = "orders"
 @dataclass(frozen=True)
 class Bench:
     """What pictures are made with. ``stack`` opens the one face stack; ``others`` are the triggers of the
-    other personas."""
+    other personas; ``labels`` signs the sheet."""
 
     home: Home
     pack: OpenPack
@@ -51,6 +52,7 @@ class Bench:
     guard: HeatGuard
     stack: Callable[[], FaceStack]
     others: Sequence[str] = ()
+    labels: Labeller = PLAIN
 
 
 def target_of(file: OrderFile, home: Home) -> Path:
@@ -140,7 +142,7 @@ def run_order(
     known = folders.toml.is_file()
     run = Run(
         target_of(file, bench.home), report, bench.engine, make, bench.guard,
-        wanted=lambda: folders.toml.is_file() or not known,
+        wanted=lambda: folders.toml.is_file() or not known, labels=bench.labels,
     )  # fmt: skip
     try:
         permitted = under_consent(persona, "generate", home=bench.home, now=now, progress=progress)

@@ -80,7 +80,7 @@ def generate_in_mode(
     folder: Path | None = None,
 ) -> tuple[Record, Path]:
     """Run a plan in its mode. A fast plan climbs only when its likeness falls short; a reliable one takes the
-    first rung in any case. Pictures may go into a ``folder`` outside the gallery: then a climb that is stopped
+    first rung in any case. Pictures may go into a ``folder`` outside the gallery; a climb that is stopped
     leaves nothing there.
 
     Raises:

@@ -72,7 +72,10 @@ def smoke(
             folder=folder,
         )  # fmt: skip
 
-    run = Run(out, report, bench.engine, make, bench.guard, wanted=lambda: _known(persona, bench.home))
+    run = Run(
+        out, report, bench.engine, make, bench.guard, wanted=lambda: _known(persona, bench.home),
+        labels=bench.labels,
+    )  # fmt: skip
     return run.all([Batches(NAME, plan, preset.pace)], progress)
 
 

@@ -138,7 +138,8 @@ class HeatGuard:
         if decision.stop:
             raise TooHot(
                 f"work stops: {decision.stop}; what is finished is kept",
-                hint="let the card cool down, then give the same command again",
+                hint="let the card cool down; an order then goes on by the same command, and oblik generate "
+                "begins a new batch",
             )
 
 

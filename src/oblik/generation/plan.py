@@ -16,6 +16,10 @@ Sampler = Literal["euler", "euler_ancestral"]
 Attention = Literal["native", "flash", "xformers", "sage"]
 
 
+LARGEST_BATCH = 100
+"""Pictures at once: that of the preview level."""
+
+
 class Reference(BaseModel):
     """An identity reference: a photo and how strongly it pulls. ``image`` is a path inside the folder of the
     plan's persona."""
@@ -75,7 +79,7 @@ class Plan(BaseModel):
     lora: str | None = None
     lora_scale: float = Field(0.8, ge=0, le=1.5)
     seeds: tuple[int, ...] = Field(min_length=1)
-    batch: int = Field(8, ge=1, le=64)
+    batch: int = Field(8, ge=1, le=LARGEST_BATCH)
     sampler: Sampler = "euler"
     steps: int = Field(30, ge=1, le=150)
     guidance: float = Field(4.0, ge=1, le=20)

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 import oblik
 from oblik.errors import Conflict, InvalidInput, NotFound
 from oblik.generation.ladder import Heights
-from oblik.generation.plan import Plan, value_range
+from oblik.generation.plan import LARGEST_BATCH, Plan, value_range
 from oblik.generation.sizes import ASPECT, SHORT_SIDE, snapped, with_size
 from oblik.packs.manifest import Pack
 from oblik.paths import atomic_write, expanded
@@ -47,7 +47,7 @@ class Pace(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     pause_s: float = Field(0.0, ge=0, le=600)
-    largest_batch: int = Field(64, ge=1, le=1000)
+    largest_batch: int = Field(LARGEST_BATCH, ge=1, le=LARGEST_BATCH)
 
 
 class Level(BaseModel):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from oblik.studio.house import engine_of, face_stack_of, home_of, now, pack_of
+from oblik.studio.house import engine_of, face_stack_of, home_of, labels_of, now, pack_of
 from oblik.studio.operations import operation
 from oblik.studio.people import show_persona
 
@@ -45,7 +45,7 @@ def accept(
         found = run(
             persona, version, home=home, pack=pack, engine=engine_of(settings, pack),
             stack=face_stack_of(pack, settings), progress=progress or SilentProgress(), now=now(),
-            images=images or len(CONDITIONS),
+            images=images or len(CONDITIONS), labels=labels_of(settings),
         )  # fmt: skip
         details.update(lora=found.version, pictures=found.images, accepted=str(found.accepted))
     return Accepted(found, home.persona(persona.slug).loras / found.version)

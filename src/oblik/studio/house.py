@@ -61,9 +61,9 @@ def face_stack_of(pack: OpenPack, settings: Settings) -> FaceStack:
 def engine_of(
     settings: Settings, pack: OpenPack, pause_s: float = 0.0, guard: HeatGuard | None = None
 ) -> Engine:
-    """The engine, which looks at photos and faces with the one face stack. A heat guard goes with it: its own,
-    which rests ``pause_s`` between batches, or the ``guard`` of somebody who reads it. Before the first picture
-    of each run the log gets the ids of the trigger token."""
+    """The engine, which looks at photos and faces with the one face stack. A heat guard goes with it: its
+    own, which rests ``pause_s`` between batches, or the ``guard`` of somebody who reads it. Before the first
+    picture of each run the log gets the ids of the trigger token."""
     from oblik.generation.adapters import Sight
     from oblik.generation.engine import Guarded
     from oblik.generation.heat import HeatGuard, open_thermometer

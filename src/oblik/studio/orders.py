@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from oblik.studio.house import engine_of, face_stack_of, home_of, now, pack_of
+from oblik.studio.house import engine_of, face_stack_of, home_of, labels_of, now, pack_of
 from oblik.studio.operations import log, operation
 from oblik.studio.people import list_personas, show_persona
 
@@ -201,4 +201,5 @@ def _bench(settings: Settings, slug: str | None, *, heat: bool = True) -> Bench:
         guard=guard,
         stack=cache(lambda: face_stack_of(pack, settings)),
         others=[other.trigger for other in list_personas(settings) if other.slug != slug],
+        labels=labels_of(settings),
     )

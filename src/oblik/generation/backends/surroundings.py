@@ -24,8 +24,8 @@ from oblik.packs.manifest import OpenPack
 from oblik.training.artifact import read_artifact
 
 LIBRARIES = (
-    "torch", "diffusers", "transformers", "tokenizers", "peft", "safetensors", "numpy", "pillow", "onnxruntime",
-    "opencv-python-headless", "torchao", "gguf", "bitsandbytes",
+    "torch", "diffusers", "transformers", "tokenizers", "peft", "safetensors", "numpy", "pillow",
+    "onnxruntime", "opencv-python-headless", "torchao", "gguf", "bitsandbytes",
 )  # fmt: skip
 """Those that are installed stand in the record."""
 DRIVER = Path("/proc/driver/nvidia/version")
@@ -89,13 +89,15 @@ def processor() -> str:
     if platform.system() == "Darwin":
         query = ["sysctl", "-n", "machdep.cpu.brand_string"]
         with suppress(OSError, subprocess.SubprocessError):
-            return subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+            return subprocess.run(
+                query, capture_output=True, text=True, timeout=10, check=True
+            ).stdout.strip()
     return platform.processor() or platform.machine()
 
 
 @cache
 def driver() -> str | None:
-    """The version of NVIDIA's driver: of NVML, else as its kernel module tells it; None where neither does."""
+    """The version of NVIDIA's driver: of NVML, else of its kernel module; None where neither tells it."""
     try:
         import pynvml
 
