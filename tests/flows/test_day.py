@@ -125,7 +125,8 @@ def test_the_page_says_how_a_batch_climbed_and_why(world: World) -> None:
     report = gather(world.home, DAY)
     (sitter,) = report.personas
     first = sitter.climbs[0]
-    assert (first.steps, first.likeness) == (list(climbed), pytest.approx(0.35))
+    assert first.steps == list(climbed)
+    assert first.likeness == pytest.approx(0.35)
     assert [climb.batch for climb in sitter.climbs] == ["v001", "v002"]
     assert (sitter.degradations, sitter.rungs) == ({}, {"1 reference": 2}), "none of it was lack of memory"
     text = page(report)
