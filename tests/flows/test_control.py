@@ -43,7 +43,7 @@ def plan_of(
     if net:
         (folder / "controlnet" / "config.json").write_text("{}")
     manifest = Pack(name="p", version="1", family="qwen_image", native_size_px=128, side_multiple_px=16)
-    wish = Control(kind=kind, image=str(file.absolute()), weight=0.7)  # type: ignore[arg-type]
+    wish = Control(kind=kind, image=str(file.absolute()), weight=0.7)
     plan = Plan(
         pack="p", persona="sitter", prompt="photo of a woman", seeds=(1,), width_px=128, height_px=160,
         controls=(wish,),
