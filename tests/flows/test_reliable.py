@@ -198,8 +198,18 @@ def test_a_stop_on_a_rung_leaves_the_pictures_that_were_finished(make: Make, rea
         make(ClimbableEngine(stop_at="larger"))
     folder = ready.home.persona("sitter").gallery / "v001"
     assert gallery(folder) == ["v001"]
-    assert read_record(folder).plan.references, "the first rung was finished, and better"
+    record = read_record(folder)
+    assert record.plan.references, "the first rung was finished, and better"
+    assert not record.asked.references
+    assert [step.name for step in record.steps] == ["1 reference", "not available"]
+    assert (record.steps[0].likeness_before or 1) < (record.steps[0].likeness_after or 0)
     assert len(list(folder.glob("*-seed*.png"))) == 2
+
+
+def test_a_stop_before_the_first_picture_leaves_nothing_and_hides_nothing(make: Make, ready: World) -> None:
+    with pytest.raises(JobCancelled, match="stopped"):
+        make(ClimbableEngine(stop_at="bare"))
+    assert not list(ready.home.persona("sitter").gallery.rglob("*.png"))
 
 
 def test_a_fast_batch_that_nobody_can_measure_is_made_and_a_reliable_one_is_not(

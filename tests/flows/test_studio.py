@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pytest
 from tests.flows import conftest
-from tests.flows.conftest import SITTER, STRANGER, PaintingEngine
+from tests.flows.conftest import SITTER, STRANGER, PaintingEngine, painted
 
 from oblik import studio
 from oblik.errors import TooHot
@@ -21,6 +21,8 @@ from oblik.generation.heat import Reading
 from oblik.generation.plan import Plan
 from oblik.generation.record import Record
 from oblik.packs.manifest import OpenPack
+from oblik.paths import private_dir
+from oblik.personas.persona import Scope
 from oblik.settings import Settings
 
 if TYPE_CHECKING:
@@ -148,3 +150,34 @@ def test_pauses_reach_the_engine_of_an_order(
     assert (report.state, len(RestingEngine.plans_made)) == ("done", 4)
     assert report.machine.rested_s == np.sum(slept_s) == 2 * pauses
     assert report.machine.hottest_c == 60
+
+
+@pytest.mark.parametrize("what", ["accept", "impostors", "replay", "edit"])
+def test_whatever_makes_pictures_stops_when_the_card_is_too_hot(
+    settings: Settings, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    folder = studio.generate(settings, "in a park", "sitter").folder
+    private_dir(world.home.packs)
+    (world.home.packs / "paint").symlink_to(world.pack.folder, target_is_directory=True)
+    model = world.sign("model", scopes=frozenset({Scope.edit}))
+    conftest.make_artifact(world.home, model, world.pack)
+    painted(SITTER, 1).save(tmp_path / "frame.png")
+    calls = {
+        "accept": lambda: studio.accept(settings, "sitter"),
+        "impostors": lambda: studio.gather_impostors(settings, count=2),
+        "replay": lambda: studio.replay(settings, folder),
+        "edit": lambda: studio.edit(settings, tmp_path / "frame.png", "model", wish={"face": True}),
+    }
+    monkeypatch.setattr(Warmed, "script", [86])
+    with pytest.raises(TooHot):
+        calls[what]()
+
+
+def test_the_pauses_of_a_level_reach_an_edit(
+    settings: Settings, world: World, tmp_path: Path, slept_s: list[float]
+) -> None:
+    model = world.sign("model", scopes=frozenset({Scope.edit}))
+    conftest.make_artifact(world.home, model, world.pack)
+    painted(SITTER, 1).save(tmp_path / "frame.png")
+    studio.edit(settings, tmp_path / "frame.png", "model", wish={"face": True}, preset="level")
+    assert slept_s == [0.5] * 4

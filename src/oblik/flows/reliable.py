@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -84,7 +84,8 @@ def generate_in_mode(
     folder: Path | None = None,
 ) -> tuple[Record, Path]:
     """Run a plan in its mode. A fast plan climbs only when its likeness falls short; a reliable one takes the
-    first rung in any case. What is not measured may go into a ``folder`` outside the gallery.
+    first rung in any case. Pictures may go into a ``folder`` outside the gallery: then a climb that is
+    stopped leaves nothing there.
 
     Raises:
         ConsentError: the persona's consent does not cover portraits today.
@@ -105,8 +106,8 @@ def generate_in_mode(
         if reliable:
             raise
         climbing.say(f"not measured: {missing.message}; {missing.hint}")
-        return run.once(plan)
-    return run.climb(plan, _ladder(plan, run, climbing, EDIT), ruler, at_least=int(reliable))
+        return run.once(plan, folder)
+    return run.climb(plan, _ladder(plan, run, climbing, EDIT), ruler, int(reliable), folder)
 
 
 def sweep(gallery: Path) -> None:
@@ -205,15 +206,20 @@ class _Run:
                 write_record(record, folder)
         return read_record(folder), folder
 
-    def climb(self, plan: Plan, steps: Ladder, ruler: Ruler, at_least: int) -> tuple[Record, Path]:
-        """Climb, keep the best attempt's pictures and write the way there into its record."""
+    def climb(
+        self, plan: Plan, steps: Ladder, ruler: Ruler, at_least: int, into: Path | None = None
+    ) -> tuple[Record, Path]:
+        """Climb, keep the best attempt's pictures and write the way there into its record, also when the
+        climb was stopped. ``into`` is a folder outside the gallery, which gets what is finished only."""
         gallery = self.home.persona(self.persona.slug).gallery
-        folder = gallery / next_version(gallery)
+        folder = into or gallery / next_version(gallery)
         threshold = ruler.calibration.threshold
         tried: list[Attempted] = []
+        way: list[Step] = []
+        found: Climb | None = None
 
         def run(raised: Plan) -> float:
-            place = folder.with_name(f".{folder.name}-rung{len(tried)}") if tried else folder
+            place = folder.with_name(f".{folder.name}-rung{len(tried)}") if tried or into else folder
             tried.append(Attempted(raised, place, float("-inf")))
             likeness = self._measured(raised, place, ruler)
             tried[-1] = Attempted(raised, place, likeness)
@@ -226,15 +232,21 @@ class _Run:
                 self.say(f"likeness {likeness:.3f}, threshold {threshold:.3f}: {reached}")
             return likeness
 
-        with _climbing(folder):
+        def note(step: Step) -> None:
+            way.append(step)
+            self.say(_line(step, threshold))
+
+        with _climbing(folder) if into is None else nullcontext():
             try:
-                found = climb(
-                    plan, run, threshold, rungs=steps.rungs, at_least=at_least,
-                    note=lambda step: self.say(_line(step, threshold)),
-                )  # fmt: skip
+                found = climb(plan, run, threshold, rungs=steps.rungs, at_least=at_least, note=note)
             finally:
-                _keep_best(tried, folder)
-        return self._told(plan, found, steps, folder, threshold), folder
+                if found or into is None:
+                    best = max(tried, key=lambda attempt: attempt.likeness)
+                    self._tell(plan, way, found, steps, best.folder, threshold)
+                    _keep_best(best, tried, folder)
+                else:
+                    _remove(tried)
+        return read_record(folder), folder
 
     def _measured(self, plan: Plan, folder: Path, ruler: Ruler) -> float:
         record, _ = self.once(plan, folder)
@@ -243,16 +255,21 @@ class _Run:
         note_scores(folder, dict(zip(paths, scores, strict=True)), ruler.calibration.threshold)
         return float(np.mean([MISS if score.centroid is None else score.centroid for score in scores]))
 
-    def _told(self, plan: Plan, found: Climb, steps: Ladder, folder: Path, threshold: float) -> Record:
-        """The best attempt's record, with what was asked and the way up."""
+    def _tell(
+        self, plan: Plan, way: list[Step], found: Climb | None, steps: Ladder, folder: Path, threshold: float
+    ) -> None:
+        """Put what was asked and the way up into the best attempt's record, where it has pictures."""
+        if not (folder / FILE_NAME).is_file():
+            return
         record = read_record(folder)
         record.asked = plan
-        record.steps += [*self.why, *found.steps]
-        if found.steps or found.exhausted:
+        record.steps += [*self.why, *way]
+        exhausted = found is not None and found.exhausted
+        if found and (way or exhausted):
             record.steps += self._missing(steps._replace(missing=_wanted(steps, found)))
-        if found.steps:
+        if found and way:
             self.say(f"kept: {_kept(found)}, likeness {found.best.likeness:.3f}, threshold {threshold:.3f}")
-        if found.exhausted:
+        if found and exhausted:
             reason = (
                 f"mean likeness {found.best.likeness:.3f} is below the threshold {threshold:.3f} "
                 "after the last rung"
@@ -260,7 +277,6 @@ class _Run:
             record.steps.append(Step(name=EXHAUSTED, reason=reason))
             self.say(f"{reason}: {EXHAUSTED}: {AFTER_LAST}")
         write_record(record, folder)
-        return record
 
     def _missing(self, steps: Ladder) -> list[Step]:
         for each in steps.missing:
@@ -288,15 +304,19 @@ def _climbing(folder: Path) -> Iterator[None]:
                 lock.unlink(missing_ok=True)
 
 
-def _keep_best(tried: list[Attempted], folder: Path) -> None:
+def _keep_best(best: Attempted, tried: list[Attempted], folder: Path) -> None:
     """Leave the best attempt's pictures in ``folder`` and nobody else's; an unfinished first one stays."""
-    best = max(tried, key=lambda attempt: attempt.likeness)
     if best.folder != folder:
         aside = folder.with_name(f".{folder.name}-before")
-        folder.rename(aside)
+        if folder.exists():
+            folder.rename(aside)
         best.folder.rename(folder)
-        shutil.rmtree(aside)
-    for attempt in tried[1:]:
+        shutil.rmtree(aside, ignore_errors=True)
+    _remove(attempt for attempt in tried if attempt.folder != folder)
+
+
+def _remove(attempts: Iterable[Attempted]) -> None:
+    for attempt in attempts:
         shutil.rmtree(attempt.folder, ignore_errors=True)
 
 

@@ -38,7 +38,7 @@ from oblik.generation.backends.references import Paint, References
 from oblik.generation.backends.shortage import Fit, fitting, is_shortage, smaller
 from oblik.generation.backends.tuning import forget
 from oblik.generation.degrade import OFFLOAD, Stage
-from oblik.generation.engine import GRID, chunks, picture_name, refuse_flawed, refuse_unfinished
+from oblik.generation.engine import GRID, chunks, flaw, picture_name, refuse_flawed, refuse_unfinished
 from oblik.generation.plan import Plan, edits_own, first_run
 from oblik.generation.record import (
     FILE_NAME,
@@ -50,7 +50,7 @@ from oblik.generation.record import (
     read_record,
     write_record,
 )  # fmt: skip
-from oblik.images import grid
+from oblik.images import grid, open_upright
 from oblik.labels import PLAIN, Labeller
 from oblik.packs.manifest import OpenPack
 from oblik.packs.memory_plan import MemoryPlan, replan
@@ -159,24 +159,29 @@ class DiffusersEngine(Holding):
             held.references.begin(record)
         if held.control:
             held.control.begin(record)
-        images: list[Image.Image] = []
+        flaws: dict[int, str] = {}
         try:
             runs, most = (held.references.passes, held.references.at_once) if held.references else (1, None)
             with progress.stage("generate", runs * len(plan.seeds) * plan.steps) as advance:
                 for seeds in chunks(plan.seeds, most or plan.batch):
                     self._rest(progress)
                     held.enter("denoise")
-                    call = (family, plan, seeds, words)
-                    images += self._chunk(call, record, out_dir, progress, advance, held)
+                    pixels_BHW3 = self._chunk((family, plan, seeds, words), record, progress, advance, held)
+                    with _timed(record.seconds, "write"):
+                        flaws |= _keep(pixels_BHW3, seeds, record, out_dir, self._labels)
         finally:
             if record.pictures:
-                _finish(record, images, out_dir, self._labels)
+                _finish(record, out_dir, self._labels)
+        if flaws:
+            self._first_runs = FirstRuns()
+        refuse_flawed(flaws, len(record.pictures), plan.attention)
         return record
 
     def _chunk(
-        self, call: tuple[Family, Plan, tuple[int, ...], dict[str, Any]], record: Record, out_dir: Path,
-        progress: Progress, advance: Any, held: Held,
-    ) -> list[Image.Image]:  # fmt: skip
+        self, call: tuple[Family, Plan, tuple[int, ...], dict[str, Any]], record: Record, progress: Progress,
+        advance: Any, held: Held,
+    ) -> Any:  # fmt: skip
+        """Pictures (B, H, W, 3) in 0..1."""
         family, plan, seeds, words = call
 
         def each_step(_pipeline: Any, step: int, _time: Any, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -196,12 +201,7 @@ class DiffusersEngine(Holding):
             if held.references:
                 paint = partial(held.references.paint, paint, family.pipeline, seeds)
             with held.control.following() if held.control else nullcontext():
-                pixels_BHW3 = paint(words, each_step)
-        with _timed(record.seconds, "write"):
-            return [
-                _keep(image, seed, record, out_dir, self._labels)
-                for image, seed in zip(pixels_BHW3, seeds, strict=True)
-            ]
+                return paint(words, each_step)
 
 
 def _denoise(
@@ -267,17 +267,26 @@ def _remove_pictures(folder: Path, now: datetime) -> None:
             (folder / name).unlink(missing_ok=True)
 
 
-def _keep(pixels_HW3: Any, seed: int, record: Record, out_dir: Path, labels: Labeller) -> Image.Image:
-    refuse_flawed(pixels_HW3, seed, record.plan.attention)
-    image = Image.fromarray(np.round(pixels_HW3 * 255).astype(np.uint8))
-    path = out_dir / picture_name(len(record.pictures) + 1, seed)
-    record.pictures.append(keep_picture(image, path, seed, record.plan, labels))
-    return image
+def _keep(
+    pixels_BHW3: Any, seeds: tuple[int, ...], record: Record, out_dir: Path, labels: Labeller
+) -> dict[int, str]:
+    """Write the whole pictures and put them into the record; what is wrong with the others, by seed."""
+    flaws: dict[int, str] = {}
+    for pixels_HW3, seed in zip(pixels_BHW3, seeds, strict=True):
+        if wrong := flaw(pixels_HW3):
+            flaws[seed] = wrong
+            continue
+        image = Image.fromarray(np.round(pixels_HW3 * 255).astype(np.uint8))
+        path = out_dir / picture_name(len(record.pictures) + 1, seed)
+        record.pictures.append(keep_picture(image, path, seed, record.plan, labels))
+    return flaws
 
 
-def _finish(record: Record, images: list[Image.Image], out_dir: Path, labels: Labeller) -> None:
+def _finish(record: Record, out_dir: Path, labels: Labeller) -> None:
+    """The sheet of the pictures that are there, and the record of them."""
     with _timed(record.seconds, "write"):
         side_px = max(record.plan.width_px, record.plan.height_px)
+        images = [open_upright(out_dir / picture.file) for picture in record.pictures]
         sheet = grid(images, min(4, len(images)), cell_px=side_px)
         labels.save(sheet, out_dir / GRID, label_for(record.plan))
     record.grid = GRID

@@ -167,6 +167,8 @@ class Edits:
         if alpha.any():
             said = self._words.get(seed) or words
             drawn_HW3 = self._drawn(pipeline, seed, said, each_step)
+            if not np.isfinite(drawn_HW3).all():
+                return np.full(frame.shape, np.nan, np.float32)  # pasted, it could not be told any more
             frame = paste(frame, drawn_HW3, alpha, box)
         return np.asarray(frame / 255, np.float32)
 
