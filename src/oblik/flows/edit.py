@@ -48,8 +48,8 @@ class Wish:
 
     They add up. With none of them the alpha map kept beside an edited picture is taken. ``outpaint`` alone
     means no face: the surroundings are drawn without token, description, LoRA and photos. ``references``
-    False leaves the person's photos out: the LoRA alone draws the face. ``pose`` is how closely it keeps the pose
-    of the face that it replaces, as far as the pack can; 0 leaves that free.
+    False leaves the person's photos out: the LoRA alone draws the face. ``pose`` is how closely it keeps the
+    pose of the face that it replaces, as far as the pack can; 0 leaves that free.
     """
 
     image: Path
