@@ -162,7 +162,7 @@ def test_whatever_makes_pictures_stops_when_the_card_is_too_hot(
     model = world.sign("model", scopes=frozenset({Scope.edit}))
     conftest.make_artifact(world.home, model, world.pack)
     painted(SITTER, 1).save(tmp_path / "frame.png")
-    calls = {
+    calls: dict[str, Callable[[], object]] = {
         "accept": lambda: studio.accept(settings, "sitter"),
         "impostors": lambda: studio.gather_impostors(settings, count=2),
         "replay": lambda: studio.replay(settings, folder),
