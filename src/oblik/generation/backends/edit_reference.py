@@ -13,6 +13,7 @@ N photos, D face vector, T tokens, C packed channels, H height, W width.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -162,7 +163,9 @@ def _with_lora(pipeline: Any, plan: Plan, pack: OpenPack) -> Iterator[None]:
     transformer = pipeline.transformer
     person = [PERSON] if next(lora_layers(transformer), None) else []
     try:
-        pipeline.load_lora_weights(pack.folder / LORA.parent, weight_name=LORA.name, adapter_name=ADAPTER)
+        with warnings.catch_warnings():  # peft asks whether a second adapter is meant
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")
+            pipeline.load_lora_weights(pack.folder / LORA.parent, weight_name=LORA.name, adapter_name=ADAPTER)
     except (OSError, ValueError, RuntimeError) as broken:
         raise PackBroken(f"{LORA} cannot be loaded: {broken}", hint="oblik pack verify") from broken
     try:
