@@ -169,7 +169,7 @@ def test_a_larger_canvas_keeps_the_frame_and_asks_for_nothing_of_the_person(
     assert after.shape == (96, 128, 3)
     assert (after[:, :80] == np.asarray(Image.open(frame))[:, :80]).all()
     (plan,) = engine.plans
-    assert plan.prompt == "photo of a woman, in a park"
+    assert plan.prompt == "in a park", "neither the person nor anybody"
     assert (plan.lora, plan.lora_scale, plan.references) == (None, 0.0, ())
     assert record.pictures[0].likeness is record.threshold is None
     assert any("no likeness is measured" in line for line in said)
@@ -277,7 +277,7 @@ def test_the_miniature_draws_the_surroundings_of_anybody(
     world.pack = open_pack(str(BUNDLED / "miniature"), world.home)
     engine: Any = DiffusersEngine("cpu", sight=Sight(world.home.personas, lambda: world.stack))
     record, folder, _ = run(world, sitter, Wish(frame, outpaint="0,0,64,0"), steps=2, engine=engine)
-    bare = record.plan.model_copy(update={"lora": None, "prompt": "photo of a woman, in a park"})
+    bare = record.plan.model_copy(update={"lora": None, "prompt": "in a park"})
     again = engine.run(
         bare, pack=world.pack, artifact=None, out_dir=tmp_path / "bare", now=world.now,
         progress=SilentProgress(),

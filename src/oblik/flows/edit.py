@@ -101,7 +101,9 @@ def edit(
     person = means_the_person(wish, persona)
     order = replace(order, asked=asked, token=order.token and person, lora=order.lora and person)
     plan = plan_order(order, persona, where.preset, where.pack, home, others)
-    if person:
+    if not person:
+        plan = plan.model_copy(update={"prompt": surroundings(plan.prompt)})
+    else:
         references = _references(persona, plan, where) if wish.references else ()
         plan = plan.model_copy(update={"references": references, "controls": _pose(wish, where)})
     private_dir(folder)
@@ -132,6 +134,11 @@ def means_the_person(wish: Wish, persona: Persona) -> bool:
     if wish.mask is not None or wish.face or wish.outpaint is not None:
         return wish.mask is not None or wish.face
     return persona.trigger in read_record(wish.image.parent).plan.prompt
+
+
+def surroundings(prompt: str) -> str:
+    """What a prompt says after its subject: even "a woman" would put a face into the margins."""
+    return prompt.partition(", ")[2] or "photo"
 
 
 def prepared(wish: Wish, stack: Callable[[], FaceStack]) -> tuple[Frame_HW3, Mask_HW]:
