@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 from tests.flows.conftest import SITTER, STRANGER, painted
 
+from oblik.cli.edit import command
 from oblik.errors import ConsentError, InvalidInput, JobCancelled
-from oblik.flows.edit import ALPHA, FRAME, MASK, Where, Wish, edit
+from oblik.flows.edit import ALPHA, FRAME, MASK, Where, Wish, edit, next_step
 from oblik.flows.generate import Order, replay
 from oblik.generation.adapters import Sight
 from oblik.generation.engine import picture_name
 from oblik.generation.frames import paste
 from oblik.generation.ladder import Heights
-from oblik.generation.plan import Plan
+from oblik.generation.plan import Control, Plan
 from oblik.generation.presets import find_preset
 from oblik.generation.record import Picture, Record, read_record, write_record
 from oblik.images import save_clean_png
@@ -38,6 +41,7 @@ class PastingEngine:
     """Pastes the sitter's colours into the frame that a plan names."""
 
     home: Home
+    person: NDArray[np.float64] = field(default_factory=SITTER.copy)
     stop: bool = False
     plans: list[Plan] = field(default_factory=list)
 
@@ -59,7 +63,7 @@ class PastingEngine:
             pack_version="1", libraries={}, device="cpu", free_vram_bytes=None, seconds={}, pictures=[],
         )  # fmt: skip
         for number, seed in enumerate(plan.seeds, start=1):
-            drawn = np.asarray(painted(SITTER, seed, 1), np.float32) / 255
+            drawn = np.asarray(painted(self.person, seed, 1), np.float32) / 255
             path = out_dir / picture_name(number, seed)
             save_clean_png(Image.fromarray(paste(frame, drawn, alpha, plan.edit.window)), path)
             record.pictures.append(Picture(file=path.name, seed=seed, sha256=sha256_file(path)))
@@ -165,7 +169,7 @@ def test_a_larger_canvas_keeps_the_frame_and_asks_for_nothing_of_the_person(
     assert after.shape == (96, 128, 3)
     assert (after[:, :80] == np.asarray(Image.open(frame))[:, :80]).all()
     (plan,) = engine.plans
-    assert plan.prompt == "photo of a woman, in a park"
+    assert plan.prompt == "in a park", "neither the person nor anybody"
     assert (plan.lora, plan.lora_scale, plan.references) == (None, 0.0, ())
     assert record.pictures[0].likeness is record.threshold is None
     assert any("no likeness is measured" in line for line in said)
@@ -187,6 +191,27 @@ def test_the_given_mask_is_kept(world: World, sitter: Persona, frame: Path, tmp_
     assert (np.asarray(Image.open(folder / MASK)) == 255).all()
     _, folder, _ = run(world, sitter, Wish(frame, face=True))
     assert not (folder / MASK).exists()
+
+
+def test_a_likeness_that_falls_short_says_what_to_do_next(
+    world: World, sitter: Persona, frame: Path, tmp_path: Path
+) -> None:
+    """Every option that it names is one of the command's, and none that would change nothing is named."""
+    said: list[str] = []
+    run(world, sitter, Wish(frame, mask=whole(tmp_path)), said)
+    assert not any("below the threshold" in line for line in said)
+    wish = Wish(frame, face=True, strength=0.5, references=False)
+    run(world, sitter, wish, said, engine=PastingEngine(world.home, STRANGER))
+    (line,) = [line for line in said if "below the threshold" in line]
+    assert line.startswith("1 of 1 below the threshold of ")
+    assert {"--strength", "--no-references", "--count", "--lora-scale"} == set(re.findall(r"--[\w-]+", line))
+    assert "oblik dataset build PHOTOS" in line
+    record, _, _ = run(world, sitter, replace(wish, strength=1.0), engine=PastingEngine(world.home, STRANGER))
+    kept = record.plan.model_copy(update={"controls": (Control(kind="pose"),), "lora_scale": 1.0})
+    told = next_step(replace(wish, strength=1.0, references=True), kept)
+    named = set(re.findall(r"--[\w-]+", told))
+    assert named == {"--control-scale", "--no-keep-pose", "--count"}
+    assert named <= {name for option in command.params for name in option.opts}
 
 
 def test_what_a_pack_lacks_is_said(world: World, sitter: Persona, frame: Path) -> None:
@@ -252,7 +277,7 @@ def test_the_miniature_draws_the_surroundings_of_anybody(
     world.pack = open_pack(str(BUNDLED / "miniature"), world.home)
     engine: Any = DiffusersEngine("cpu", sight=Sight(world.home.personas, lambda: world.stack))
     record, folder, _ = run(world, sitter, Wish(frame, outpaint="0,0,64,0"), steps=2, engine=engine)
-    bare = record.plan.model_copy(update={"lora": None, "prompt": "photo of a woman, in a park"})
+    bare = record.plan.model_copy(update={"lora": None, "prompt": "in a park"})
     again = engine.run(
         bare, pack=world.pack, artifact=None, out_dir=tmp_path / "bare", now=world.now,
         progress=SilentProgress(),

@@ -32,6 +32,7 @@ from oblik.generation.plan import Control, Edit, Plan, Reference
 from oblik.generation.presets import Preset
 from oblik.generation.record import FILE_NAME, Record, read_record
 from oblik.images import open_upright, save_clean_png
+from oblik.likeness.gate import MISS
 from oblik.packs.manifest import OpenPack
 from oblik.paths import Home, next_version, private_dir
 from oblik.personas.permission import under_consent
@@ -48,8 +49,8 @@ class Wish:
 
     They add up. With none of them the alpha map kept beside an edited picture is taken. ``outpaint`` alone
     means no face: the surroundings are drawn without token, description, LoRA and photos. ``references``
-    False leaves the person's photos out: the LoRA alone draws the face. ``pose`` is how closely it keeps the
-    pose of the face that it replaces, as far as the pack can; 0 leaves that free.
+    False leaves the photos out: the LoRA alone draws the face. ``pose`` is how closely it keeps the pose
+    of the face that it replaces, as far as the pack can; 0 leaves that free.
     """
 
     image: Path
@@ -100,7 +101,9 @@ def edit(
     person = means_the_person(wish, persona)
     order = replace(order, asked=asked, token=order.token and person, lora=order.lora and person)
     plan = plan_order(order, persona, where.preset, where.pack, home, others)
-    if person:
+    if not person:
+        plan = plan.model_copy(update={"prompt": surroundings(plan.prompt)})
+    else:
         references = _references(persona, plan, where) if wish.references else ()
         plan = plan.model_copy(update={"references": references, "controls": _pose(wish, where)})
     private_dir(folder)
@@ -119,7 +122,10 @@ def edit(
     if not person:
         where.say("no face is meant: drawn without the person, and no likeness is measured; --face means one")
         return record, folder
-    return _measured(persona, record, folder, where, progress), folder
+    record = _measured(persona, record, folder, where, progress)
+    if short := shortfall(record):
+        where.say(f"{short}: {next_step(wish, record.plan)}")
+    return record, folder
 
 
 def means_the_person(wish: Wish, persona: Persona) -> bool:
@@ -128,6 +134,11 @@ def means_the_person(wish: Wish, persona: Persona) -> bool:
     if wish.mask is not None or wish.face or wish.outpaint is not None:
         return wish.mask is not None or wish.face
     return persona.trigger in read_record(wish.image.parent).plan.prompt
+
+
+def surroundings(prompt: str) -> str:
+    """What a prompt says after its subject: even "a woman" would put a face into the margins."""
+    return prompt.partition(", ")[2] or "photo"
 
 
 def prepared(wish: Wish, stack: Callable[[], FaceStack]) -> tuple[Frame_HW3, Mask_HW]:
@@ -211,3 +222,29 @@ def _measured(persona: Persona, record: Record, folder: Path, where: Where, prog
     scores = ruler.score(paths, progress)
     note_scores(folder, dict(zip(paths, scores, strict=True)), ruler.calibration.threshold)
     return read_record(folder)
+
+
+def shortfall(record: Record) -> str:
+    """How many pictures fall short of the threshold, a face not found among them; empty where none does."""
+    if record.threshold is None:
+        return ""
+    scores = [MISS if picture.likeness is None else picture.likeness for picture in record.pictures]
+    below = sum(score < record.threshold for score in scores)
+    return f"{below} of {len(scores)} below the threshold of {record.threshold:.3f}" if below else ""
+
+
+def next_step(wish: Wish, plan: Plan) -> str:
+    """What is left to try after a likeness that falls short, the nearest first."""
+    tries = ["look at them: a score says nothing of how a face sits in its frame"]
+    if wish.strength < 1:
+        tries.append(f"--strength 1 keeps nothing of the former face ({wish.strength:g} did)")
+    if not wish.references:
+        tries.append("leave --no-references out")
+    if plan.controls:
+        tries.append(f"a lower --control-scale ({wish.pose:g} now) or --no-keep-pose frees its pose")
+    if len(plan.seeds) == 1:
+        tries.append("--count 4 gives more to choose from")
+    if plan.lora and plan.lora_scale < 1:
+        tries.append(f"--lora-scale {min(1.0, plan.lora_scale + 0.1):.2g} ({plan.lora_scale:g} now)")
+    tries.append("more photos: oblik dataset build PHOTOS && oblik train")
+    return "; ".join(tries)
