@@ -41,7 +41,7 @@ def story(world: World) -> Story:
     )  # fmt: skip
     strangers = pictures_in(gallery / "without_token")
     scores = dict(zip(strangers, ruler.score(strangers, SilentProgress()), strict=True))
-    note_scores(gallery / "without_token", scores, ruler.calibration.threshold)
+    note_scores(gallery / "without_token", scores, ruler)
     return Story(
         persona=world.persona, pack=world.pack.manifest, dataset=dataset,
         dataset_dir=world.home.persona("sitter").datasets / "v001", photos_dir=world.photos_dir,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from tests.flows import conftest
 from tests.flows.conftest import SITTER, STRANGER, PaintingEngine, painted
 
 from oblik import studio
+from oblik.cli import replay
 from oblik.errors import TooHot
 from oblik.faces import stack
 from oblik.flows.reliable import BY_ITSELF
@@ -20,7 +23,7 @@ from oblik.generation import engine, heat
 from oblik.generation.engine import chunks
 from oblik.generation.heat import Reading
 from oblik.generation.plan import Plan
-from oblik.generation.record import Record
+from oblik.generation.record import Record, read_record, write_record
 from oblik.packs.manifest import OpenPack
 from oblik.paths import private_dir
 from oblik.personas.persona import Scope
@@ -36,12 +39,13 @@ class RestingEngine(PaintingEngine):
     plans_made: ClassVar[list[Plan]] = []
     at_once: ClassVar[int] = 64
 
-    def __init__(self, rest: Any = bool, **_options: Any) -> None:
+    def __init__(self, rest: Any = bool, tokens: Any = None, **_options: Any) -> None:
         super().__init__()
-        self.rest = rest
+        self.rest, self.tokens = rest, tokens
 
     def run(self, plan: Plan, *, pack: OpenPack, out_dir: Path, progress: Any, **asked: Any) -> Record:
         self.plans_made.append(plan)
+        self.tokens(plan, [7])
         for _ in chunks(plan.seeds, min(self.at_once, plan.batch)):
             self.rest(progress)
             progress.check_cancelled()
@@ -110,6 +114,20 @@ def test_the_usual_mode_is_what_the_test_of_the_lora_found(
     assert RestingEngine.plans_made[-1].mode == "fast", "strangers have no other"
 
 
+def test_the_ids_of_the_token_are_in_the_log_before_the_first_picture(
+    settings: Settings, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Warmed, "script", [86])
+    with pytest.raises(TooHot):
+        studio.generate(settings, "in a park", "sitter")
+    (file,) = world.home.logs.glob("oblik-*.jsonl")
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [line["what"] for line in lines] == ["tokens", "generate"]
+    logged = lines[0]
+    assert (logged["persona"], logged["lora"], logged["token_ids"]) == ("sitter", "v001", [7])
+    assert "park" not in file.read_text(), "no prompt"
+
+
 def test_the_pauses_of_a_level_reach_the_engine(settings: Settings, slept_s: list[float]) -> None:
     studio.generate(settings, "in a park", "sitter", preset="level")
     assert RestingEngine.plans_made[-1].batch == 2
@@ -153,13 +171,32 @@ def test_pauses_reach_the_engine_of_an_order(
     assert report.machine.hottest_c == 60
 
 
+def install(world: World) -> None:
+    """A replay opens the pack by the name that stands in the record."""
+    private_dir(world.home.packs)
+    (world.home.packs / "paint").symlink_to(world.pack.folder, target_is_directory=True)
+
+
+def test_other_pixels_and_nothing_known_that_changed_is_said(settings: Settings, world: World) -> None:
+    folder = studio.generate(settings, "in a park", "sitter").folder
+    install(world)
+    same = CliRunner().invoke(replay.command, [str(folder)], obj=settings)
+    assert (same.exit_code, "changed" in same.output) == (0, False)
+    record = read_record(folder)
+    record.pictures[0].pixels_sha256 = "0" * 64
+    write_record(record, folder)
+    other = CliRunner().invoke(replay.command, [str(folder)], obj=settings)
+    assert other.exit_code == 1
+    assert "changed: nothing that a record knows" in other.output
+    assert "oblik pack verify paint" in other.output
+
+
 @pytest.mark.parametrize("what", ["accept", "impostors", "replay", "edit"])
 def test_whatever_makes_pictures_stops_when_the_card_is_too_hot(
     settings: Settings, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     folder = studio.generate(settings, "in a park", "sitter").folder
-    private_dir(world.home.packs)
-    (world.home.packs / "paint").symlink_to(world.pack.folder, target_is_directory=True)
+    install(world)
     model = world.sign("model", scopes=frozenset({Scope.edit}))
     conftest.make_artifact(world.home, model, world.pack)
     painted(SITTER, 1).save(tmp_path / "frame.png")

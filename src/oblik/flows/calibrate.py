@@ -119,7 +119,7 @@ def measure(
         without_token=strangers,
     )
     write_report(report, ruler.impostors, ruler.references, folder)
-    note_scores(folder, dict(zip(pictures, scores, strict=True)), ruler.calibration.threshold)
+    note_scores(folder, dict(zip(pictures, scores, strict=True)), ruler)
     return report
 
 
@@ -158,20 +158,21 @@ def pictures_in(folder: Path) -> list[Path]:
     return [path for path in found if path.is_file()]
 
 
-def note_scores(folder: Path, scores: dict[Path, Score], threshold: float) -> None:
-    """Write likeness and threshold into every record in ``folder``."""
+def note_scores(folder: Path, scores: dict[Path, Score], ruler: Ruler) -> None:
+    """Write likeness, threshold and face stack into every record in ``folder``."""
     for place in _records(folder):
-        write_record(_scored(read_record(place), place.parent, scores, threshold), place.parent)
+        write_record(_scored(read_record(place), place.parent, scores, ruler), place.parent)
 
 
-def _scored(record: Record, folder: Path, scores: dict[Path, Score], threshold: float) -> Record:
+def _scored(record: Record, folder: Path, scores: dict[Path, Score], ruler: Ruler) -> Record:
     pictures = [
         picture.model_copy(update={"likeness": score.centroid, "face_found": score.found})
         if (score := scores.get(folder / picture.file))
         else picture
         for picture in record.pictures
     ]
-    return record.model_copy(update={"pictures": pictures, "threshold": threshold})
+    found = {"pictures": pictures, "threshold": ruler.calibration.threshold, "face_stack": ruler.stack.name}
+    return record.model_copy(update=found)
 
 
 def _records(folder: Path) -> list[Path]:

@@ -252,7 +252,7 @@ class _Run:
         record, _ = self.once(plan, folder)
         paths = [folder / picture.file for picture in record.pictures]
         scores = ruler.score(paths, self.progress)
-        note_scores(folder, dict(zip(paths, scores, strict=True)), ruler.calibration.threshold)
+        note_scores(folder, dict(zip(paths, scores, strict=True)), ruler)
         return float(np.mean([MISS if score.centroid is None else score.centroid for score in scores]))
 
     def _tell(

@@ -15,14 +15,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from oblik import __version__
 from oblik.diffusion import samplers
 from oblik.diffusion.device import few_threads, free_memory, free_vram, is_small
 from oblik.diffusion.families.family import FAMILIES, Family, Text, family_of
@@ -36,6 +34,7 @@ from oblik.generation.backends.holding import Held, Holding, Vram
 from oblik.generation.backends.passes import Way, at_once, stills
 from oblik.generation.backends.references import Paint, References
 from oblik.generation.backends.shortage import Fit, fitting, is_shortage, smaller
+from oblik.generation.backends.surroundings import new_record
 from oblik.generation.backends.tuning import forget
 from oblik.generation.degrade import OFFLOAD, Stage
 from oblik.generation.engine import GRID, chunks, flaw, picture_name, refuse_flawed, refuse_unfinished
@@ -46,7 +45,6 @@ from oblik.generation.record import (
     Step,
     keep_picture,
     label_for,
-    pack_sha256,
     read_record,
     write_record,
 )  # fmt: skip
@@ -61,13 +59,15 @@ from oblik.training.artifact import read_artifact
 TWO_CALLS = "true_cfg_scale"
 """The guidance of pipelines that call their network twice in each step; the others do it at once."""
 NO_MASK = ("flash", "sage")
-LIBRARIES = ("torch", "diffusers", "transformers", "peft", "numpy", "pillow")
+
+
+Tokens = Callable[[Plan, Sequence[int]], object]
 
 
 class DiffusersEngine(Holding):
     """Runs plans through one cached pipeline. ``sight`` is what it finds faces and reference photos with;
     ``rest`` is called before every batch, as `oblik.generation.heat.HeatGuard.between`; ``labels`` signs
-    pictures."""
+    pictures; ``tokens`` hears, before the first picture, which ids of the prompt are the trigger's."""
 
     def __init__(
         self,
@@ -76,9 +76,10 @@ class DiffusersEngine(Holding):
         sight: Sight | None = None,
         rest: Callable[[Progress], object] = bool,
         labels: Labeller = PLAIN,
+        tokens: Tokens | None = None,
     ) -> None:
         super().__init__(device, vram_bytes)
-        self._sight, self._rest, self._labels = sight, rest, labels
+        self._sight, self._rest, self._labels, self._tokens = sight, rest, labels, tokens
         self._first_runs = FirstRuns()
 
     def run(
@@ -150,8 +151,10 @@ class DiffusersEngine(Holding):
         free_bytes = free_vram(self._device)
         with _timed(seconds, "load"):
             family = self._family(plan, pack, artifact, held)
-        record = _new_record(plan, pack, artifact, family, now, str(self._device), free_bytes, seconds)
-        record.steps, record.asked = list(held.steps), held.asked or plan
+        record = new_record(plan, pack, artifact, family, now, self._device, free_bytes)
+        record.steps, record.asked, record.seconds = list(held.steps), held.asked or plan, seconds
+        if self._tokens:
+            self._tokens(plan, record.token_ids)
         private_dir(out_dir)
         with _timed(record.seconds, "text"):
             words = self._words(family, plan, held)
@@ -291,35 +294,6 @@ def _finish(record: Record, out_dir: Path, labels: Labeller) -> None:
         labels.save(sheet, out_dir / GRID, label_for(record.plan))
     record.grid = GRID
     write_record(record, out_dir)
-
-
-def _new_record(
-    plan: Plan,
-    pack: OpenPack,
-    artifact: Path | None,
-    family: Family,
-    now: datetime,
-    device: str,
-    free_bytes: int | None,
-    seconds: dict[str, float],
-) -> Record:
-    manifest = read_artifact(artifact) if artifact else None
-    prompt_ids = family.pipeline.tokenizer(plan.prompt)["input_ids"]
-    return Record(
-        plan=plan,
-        asked=plan,
-        started_at=now,
-        token_ids=[i for i in prompt_ids if manifest and i == manifest.token_id],
-        prompt_ids=prompt_ids,
-        lora_sha256=manifest.weights_sha256 if manifest else None,
-        pack_version=pack.manifest.version,
-        pack_sha256=pack_sha256(pack.manifest),
-        libraries={name: version(name) for name in LIBRARIES} | {"oblik": __version__},
-        device=device,
-        free_vram_bytes=free_bytes,
-        seconds=seconds,
-        pictures=[],
-    )
 
 
 @contextmanager
