@@ -260,7 +260,7 @@ class Blackened(DiffusersEngine):
 
 
 def test_black_pictures_of_sage_get_the_hint_to_go_without(pack: OpenPack, tmp_path: Path) -> None:
-    with pytest.raises(BackendError, match="seeds 3, 4, 5 thrown away: it is black$") as refused:
+    with pytest.raises(BackendError, match=r"seeds 3, 4, 5 thrown away: it is black$") as refused:
         run(Blackened("cpu"), pack, tmp_path, attention="sage")
     assert "'sage'" in refused.value.hint
     assert refused.value.hint.endswith("--attention native")

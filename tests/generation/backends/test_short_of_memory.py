@@ -1,4 +1,4 @@
-"""Memory runs out at every stage of what is more than a plain picture: references, edits, rung 3, a control."""
+"""Memory runs out at every stage of what is more than a plain picture: references, edits, a control."""
 
 from __future__ import annotations
 

@@ -54,7 +54,6 @@ from oblik.packs.manifest import OpenPack
 from oblik.packs.memory_plan import MemoryPlan, replan
 from oblik.paths import private_dir
 from oblik.progress import Progress
-from oblik.training.artifact import read_artifact
 
 TWO_CALLS = "true_cfg_scale"
 """The guidance of pipelines that call their network twice in each step; the others do it at once."""

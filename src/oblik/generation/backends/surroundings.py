@@ -24,8 +24,8 @@ from oblik.packs.manifest import OpenPack
 from oblik.training.artifact import read_artifact
 
 LIBRARIES = (
-    "torch", "diffusers", "transformers", "tokenizers", "peft", "safetensors", "numpy", "pillow", "onnxruntime",
-    "opencv-python-headless", "torchao", "gguf", "bitsandbytes",
+    "torch", "diffusers", "transformers", "tokenizers", "peft", "safetensors", "numpy", "pillow",
+    "onnxruntime", "opencv-python-headless", "torchao", "gguf", "bitsandbytes",
 )  # fmt: skip
 """Those that are installed stand in the record."""
 DRIVER = Path("/proc/driver/nvidia/version")
@@ -97,7 +97,7 @@ def processor() -> str:
 
 @cache
 def driver() -> str | None:
-    """The version of NVIDIA's driver: of NVML, else as its kernel module tells it; None where neither does."""
+    """The version of NVIDIA's driver: of NVML, else as its kernel module tells it; None without."""
     try:
         import pynvml
 
