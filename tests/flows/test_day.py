@@ -80,7 +80,7 @@ def put(
 def test_the_sums_of_a_day(world: World) -> None:
     home = world.home
     world.sign("alex")
-    rung = Step(name="identity tokens", reason="low", likeness_before=0.3, likeness_after=0.6)
+    rung = Step(name="1 reference", reason="low", likeness_before=0.3, likeness_after=0.6)
     put(home, "v001", [0.2, 0.4, None])
     put(home, "v002", [0.6, 0.8], steps=(rung, Step(name="half the batch", reason="memory")))
     put(
@@ -99,7 +99,7 @@ def test_the_sums_of_a_day(world: World) -> None:
     assert (sitter.recognised, sitter.threshold) == (2, 0.5)
     assert (sitter.switches, sitter.rungs, sitter.degradations) == (
         1,
-        {"identity tokens": 1},
+        {"1 reference": 1},
         {"half the batch": 1},
     )
     assert (alex.switches, alex.reliable) == (1, 1), "fast became reliable"
@@ -111,6 +111,27 @@ def test_the_sums_of_a_day(world: World) -> None:
     ]  # fmt: skip
     assert gather(home, DAY, "alex").pictures == 1
     assert sentence(gather(home, DAY + timedelta(days=9))) == "nothing was made"
+
+
+def test_the_page_says_how_a_batch_climbed_and_why(world: World) -> None:
+    climbed = (
+        Step(name="1 reference", reason="8 photos", likeness_before=0.3, likeness_after=0.35),
+        Step(name="not available", reason="rung 3: the pack has no edit"),
+        Step(name="collect more photos / retrain", reason="after the last rung"),
+    )
+    put(world.home, "v001", [0.3, 0.4], steps=climbed)
+    put(world.home, "v002", [0.8], steps=(Step(name="1 reference", reason="at once"),), measured=False)
+    put(world.home, "v003", [0.8], steps=(Step(name="reference", reason="no face in seed 1"),))
+    report = gather(world.home, DAY)
+    (sitter,) = report.personas
+    first = sitter.climbs[0]
+    assert first.steps == list(climbed)
+    assert first.likeness == pytest.approx(0.35)
+    assert [climb.batch for climb in sitter.climbs] == ["v001", "v002"]
+    assert (sitter.degradations, sitter.rungs) == ({}, {"1 reference": 2}), "none of it was lack of memory"
+    text = page(report)
+    for words in ("0.300 → 0.350", "8 photos", "threshold 0.500 not reached", "the pack has no edit"):
+        assert words in text
 
 
 def test_pictures_to_compare_with_are_not_counted(world: World) -> None:

@@ -382,7 +382,7 @@ items:
     assert shop.run(text).state == "done"
     posed, given = (plan.controls[0] for plan in shop.engine.plans)
     assert (posed.kind, posed.weight, given.kind) == ("pose", 0.6, "given")
-    kept = [shop.world.home.persona("sitter").root / control.image for control in (posed, given)]
+    kept = [shop.world.home.persona("sitter").root / str(control.image) for control in (posed, given)]
     assert all(path.parent.name == "controls" and path.is_file() for path in kept)
     assert np.asarray(Image.open(kept[0]))[2, 2].max() == 0, "of the pose's photo nothing is kept"
     shop.engine.plans.clear()
@@ -396,7 +396,7 @@ def test_a_preset_names_its_control_from_its_own_file_on(shop: Shop, net: Path) 
     text = 'about = "x"\n[[plan.controls]]\nkind = "given"\nimage = "left.png"\n'
     (folder / "mine.toml").write_text(text, encoding="utf-8")
     (plan, _) = plans(shop, shop.file(GRID + "quality: presets/mine.toml\n"))
-    assert plan.controls[0].image.startswith("controls/")
+    assert str(plan.controls[0].image).startswith("controls/")
     (plan, _) = plans(
         shop, shop.file(GRID.replace("batch: 2", "controls: []") + "quality: presets/mine.toml")
     )
@@ -437,7 +437,7 @@ def test_without_consent_no_photo_of_a_control_is_read(shop: Shop, net: Path) ->
 
 
 class ClimbingEngine(BreakingEngine):
-    """More of the sitter with references; ``black`` are seeds whose referred picture always fails."""
+    """More of the sitter with references; ``black`` are seeds whose referred picture fails each time."""
 
     black: frozenset[int] = frozenset()
 
@@ -506,7 +506,7 @@ def test_a_picture_that_fails_on_a_rung_takes_no_other_with_it(shop: Shop, climb
 
 
 def test_a_reliable_order_that_nobody_can_measure_is_refused_with_its_line(shop: Shop) -> None:
-    with pytest.raises(NotFound, match=r"order\.yaml:4: prompts\.0: "):
+    with pytest.raises(NotFound, match=r"order.yaml:4: prompts.0: "):
         shop.run(RELIABLE)
     assert shop.engine.plans == []
 

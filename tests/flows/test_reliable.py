@@ -17,7 +17,15 @@ from oblik.datasets.manifest import Split
 from oblik.errors import ConsentError, JobCancelled, NotFound
 from oblik.flows.gallery import batches
 from oblik.flows.generate import replay
-from oblik.flows.reliable import EXHAUSTED, PHOTOS, Climbing, generate_in_mode, reference_photos, sweep
+from oblik.flows.reliable import (
+    EXHAUSTED,
+    PHOTOS,
+    UNAVAILABLE,
+    Climbing,
+    generate_in_mode,
+    reference_photos,
+    sweep,
+)
 from oblik.generation.engine import FIRST, GRID, picture_name
 from oblik.generation.plan import Plan
 from oblik.generation.record import Picture, Record, read_record, write_record
@@ -117,13 +125,11 @@ def test_a_batch_below_the_threshold_climbs_and_the_best_attempt_is_what_is_left
     record, folder, said = make(engine)
     assert [plan.steps for plan in engine.plans] == [4, 4, 60]
     assert [len(plan.references) > 0 for plan in engine.plans] == [False, True, True]
-    first, second, unavailable = record.steps
+    first, second = record.steps
     assert (first.name, second.name) == ("1 reference", "2 larger and longer")
     assert first.likeness_after == second.likeness_before
     likeness = [first.likeness_before, first.likeness_after, second.likeness_after]
     assert likeness == sorted(likeness, key=lambda value: value or 0.0)
-    assert unavailable.name == "not available"
-    assert unavailable.reason.startswith("rung 3, edit-reference")
     assert (record.plan, record.asked) == (engine.plans[2], engine.plans[0])
     assert (record.asked.mode, record.plan.mode) == ("fast", "reliable")
     assert gallery(folder) == ["v001"]
@@ -131,14 +137,19 @@ def test_a_batch_below_the_threshold_climbs_and_the_best_attempt_is_what_is_left
     assert [sha256_file(folder / picture.file) for picture in record.pictures] == [
         picture.sha256 for picture in record.pictures
     ]
-    assert all(line.count("threshold") == 1 for line in said[:3])
+    assert all(line.count("threshold") == 1 for line in said)
+    assert said[0].endswith("not reached")
+    assert said[-1].startswith("kept: rung 2 larger and longer, likeness ")
+    assert not any("not available" in line for line in said), "rung 3 was not wanted"
 
 
 def test_the_best_attempt_need_not_be_the_last_and_what_to_do_is_said(make: Make) -> None:
     engine = ClimbableEngine({"bare": 0.48, "referred": 0.52, "larger": 0.4})
     record, folder, said = make(engine)
     assert record.plan == engine.plans[1]
-    assert record.steps[-1].name == EXHAUSTED
+    assert [step.name for step in record.steps[-2:]] == [UNAVAILABLE, EXHAUSTED]
+    assert record.steps[-2].reason.startswith("rung 3, edit-reference")
+    assert said[-2].startswith("kept: rung 1 reference, ")
     assert EXHAUSTED in said[-1]
     assert "oblik dataset build" in said[-1]
     assert gallery(folder) == ["v001"]

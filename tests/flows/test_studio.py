@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,6 +18,7 @@ from oblik import labels, studio
 from oblik.cli import replay
 from oblik.errors import TooHot
 from oblik.faces import stack
+from oblik.flows.reliable import BY_ITSELF
 from oblik.generation import engine, heat
 from oblik.generation.engine import chunks
 from oblik.generation.heat import Reading
@@ -100,8 +102,13 @@ def test_the_usual_mode_is_what_the_test_of_the_lora_found(
     steps = {"fast": 4, "reliable": 50}
     assert (made.record.asked.mode, RestingEngine.plans_made[-1].steps) == (mode, steps[mode])
     assert any(
-        line.startswith(f"mode reliable: the test of LoRA v001 found {found.line}") for line in said
+        line.startswith(f"mode reliable, because the test of LoRA v001 found {found.line}") for line in said
     ) == (mode == "reliable")
+    if mode == "reliable":
+        assert (made.record.steps[0].name, made.record.steps[0].reason) == (
+            BY_ITSELF, f"the test of LoRA v001 found {found.line}",
+        )  # fmt: skip
+        assert studio.report_day(settings, studio.now().date()).report.switches == 1
     studio.generate(settings, "in a park", "sitter", mode="fast")
     assert RestingEngine.plans_made[-1].mode == "fast", "who names a mode gets it"
     studio.generate(settings, "in a park", "sitter", token=False)
@@ -220,7 +227,7 @@ def test_whatever_makes_pictures_stops_when_the_card_is_too_hot(
     model = world.sign("model", scopes=frozenset({Scope.edit}))
     conftest.make_artifact(world.home, model, world.pack)
     painted(SITTER, 1).save(tmp_path / "frame.png")
-    calls = {
+    calls: dict[str, Callable[[], object]] = {
         "accept": lambda: studio.accept(settings, "sitter"),
         "impostors": lambda: studio.gather_impostors(settings, count=2),
         "replay": lambda: studio.replay(settings, folder),

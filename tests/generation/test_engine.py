@@ -31,7 +31,9 @@ def test_broken_pictures_are_named(picture: np.ndarray, words: str) -> None:
 
 def test_what_was_thrown_away_is_raised_at_the_end_with_what_is_kept() -> None:
     refuse_flawed({}, 3)
-    with pytest.raises(BackendError, match=r"^the picture of seed 7 thrown away: it is black; 2 oth") as one:
+    with pytest.raises(
+        BackendError, match=r"^the picture of seed 7 thrown away: it is black; 2 others"
+    ) as one:
         refuse_flawed({7: "it is black"}, 2)
     assert "float32" in one.value.hint
     with pytest.raises(BackendError, match=r"^the pictures of seeds 7, 9 thrown away: it is black$") as two:

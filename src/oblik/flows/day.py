@@ -19,9 +19,12 @@ from pydantic import BaseModel, ConfigDict
 from oblik.errors import OblikError
 from oblik.flows.acceptance import read_acceptance
 from oblik.flows.logs import Journal
+from oblik.flows.reliable import BY_ITSELF, EXHAUSTED, UNAVAILABLE
+from oblik.generation.degrade import DEGRADATIONS, OFFLOAD
 from oblik.generation.order_report import FILE_NAME as ORDER_REPORT
 from oblik.generation.order_report import read_order_report
-from oblik.generation.record import FILE_NAME, Record, read_record
+from oblik.generation.record import FILE_NAME, Record, Step, read_record
+from oblik.likeness.acceptance import FAST
 from oblik.likeness.gate import MISS
 from oblik.paths import Home
 from oblik.personas.store import PersonaStore
@@ -29,12 +32,25 @@ from oblik.training.artifact import latest_artifact
 
 DAYS = 14
 """So many days the trend looks back."""
-NOT_A_CHANGE = {"memory plan"}
-"""Steps of a record that say how a pack was held and gave nothing up."""
+GIVEN_UP = {each.name for each in DEGRADATIONS} | {OFFLOAD}
+"""Steps of a record that a shortage of memory made."""
+
+
+TOLD = (BY_ITSELF, EXHAUSTED, UNAVAILABLE)
 
 
 class _Plain(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Climbed(_Plain):
+    """A batch that rungs were climbed for: where it lies in the gallery, and what each came to, and why."""
+
+    batch: str
+    mode: str
+    likeness: float | None
+    threshold: float | None
+    steps: list[Step]
 
 
 class PersonaDay(_Plain):
@@ -51,6 +67,7 @@ class PersonaDay(_Plain):
     switches: int
     rungs: dict[str, int]
     degradations: dict[str, int]
+    climbs: list[Climbed]
     lora: str | None
     accepted: bool | None
     acceptance: str
@@ -117,8 +134,9 @@ def gather(home: Home, day: date, slug: str | None = None) -> DayReport:
     slugs = list(triggers)
     places = [home.persona(name).gallery for name in slugs]
     places += [Path(line["folder"]) for line in lines if "folder" in line]
-    records = list(_records(places, first, until, triggers))
-    today = [record for record in records if record.started_at >= since]
+    found = dict(_records(places, first, until, triggers))
+    records = list(found.values())
+    today = {place: record for place, record in found.items() if record.started_at >= since}
     orders = list(_orders(places, since, until))
     failed = Counter(failure.code for report in orders for failure in report.failures)
     return DayReport(
@@ -138,16 +156,15 @@ def mean_of(scores: Sequence[float | None]) -> float | None:
 
 
 def switched(record: Record) -> bool:
-    """Whether the reliable mode came in by itself: a rung was climbed, or fast became reliable."""
-    return record.plan.mode != record.asked.mode or any(
-        _is_rung(step.likeness_after) for step in record.steps
-    )
+    """Whether the reliable mode came in by itself: nobody asked for it, and it was."""
+    climbed = record.plan.mode != FAST or any(map(is_rung, record.steps))
+    return (climbed and record.asked.mode == FAST) or any(step.name == BY_ITSELF for step in record.steps)
 
 
 def _records(
     places: Sequence[Path], since: datetime, until: datetime, triggers: Mapping[str, str]
-) -> Iterator[Record]:
-    """Records of these days, oldest first. A file that was not touched since then is not opened.
+) -> Iterator[tuple[Path, Record]]:
+    """Folders and records of these days, oldest first. A file that was not touched since then is not opened.
 
     Pictures without the token or the LoRA, made to compare with, are not pictures of the person.
     """
@@ -168,8 +185,8 @@ def _records(
         trigger = triggers.get(record.plan.persona or "")
         shown = trigger is not None and trigger in record.plan.prompt and record.plan.lora_scale > 0
         if shown and since <= record.started_at < until:
-            found.append(record)
-    yield from sorted(found, key=lambda record: record.started_at)
+            found.append((file.parent, record))
+    yield from sorted(found, key=lambda pair: pair[1].started_at)
 
 
 def _orders(places: Sequence[Path], since: datetime, until: datetime) -> Iterator[Any]:
@@ -183,8 +200,9 @@ def _orders(places: Sequence[Path], since: datetime, until: datetime) -> Iterato
             yield report
 
 
-def _person(home: Home, slug: str, records: Sequence[Record]) -> PersonaDay:
-    own = [record for record in records if record.plan.persona == slug]
+def _person(home: Home, slug: str, records: Mapping[Path, Record]) -> PersonaDay:
+    places = {place: record for place, record in records.items() if record.plan.persona == slug}
+    own = list(places.values())
     pictures = [picture for record in own for picture in record.pictures]
     scores = [picture.likeness for picture in pictures if picture.face_found is not None]
     recognised = sum(
@@ -192,7 +210,7 @@ def _person(home: Home, slug: str, records: Sequence[Record]) -> PersonaDay:
         for record in own
         for picture in record.pictures
     )
-    steps = [step for record in own for step in record.steps if step.name not in NOT_A_CHANGE]
+    steps = [step for record in own for step in record.steps]
     lora, accepted, words = _acceptance(home, slug)
     return PersonaDay(
         persona=slug,
@@ -204,8 +222,11 @@ def _person(home: Home, slug: str, records: Sequence[Record]) -> PersonaDay:
         threshold=next((r.threshold for r in reversed(own) if r.threshold is not None), None),
         reliable=sum(record.plan.mode == "reliable" for record in own),
         switches=sum(switched(record) for record in own),
-        rungs=dict(Counter(step.name for step in steps if _is_rung(step.likeness_after))),
-        degradations=dict(Counter(step.name for step in steps if not _is_rung(step.likeness_after))),
+        rungs=dict(Counter(step.name for step in steps if is_rung(step))),
+        degradations=dict(Counter(step.name for step in steps if step.name in GIVEN_UP)),
+        climbs=[
+            _climbed(place, record) for place, record in places.items() if any(map(is_rung, record.steps))
+        ],
         lora=lora,
         accepted=accepted,
         acceptance=words,
@@ -252,6 +273,17 @@ def _trend(records: Sequence[Record], day: date) -> list[TrendPoint]:
     return points
 
 
-def _is_rung(likeness_after: float | None) -> bool:
-    """A rung is climbed for likeness, and says what it came to; a degradation does not."""
-    return likeness_after is not None
+def _climbed(place: Path, record: Record) -> Climbed:
+    scores = [picture.likeness for picture in record.pictures if picture.face_found is not None]
+    return Climbed(
+        batch=place.name,
+        mode=record.asked.mode,
+        likeness=mean_of(scores),
+        threshold=record.threshold,
+        steps=[step for step in record.steps if is_rung(step) or step.name in TOLD],
+    )
+
+
+def is_rung(step: Step) -> bool:
+    """Whether a step is a rung of the ladder: `oblik.generation.ladder` numbers them."""
+    return step.name[:1].isdigit()

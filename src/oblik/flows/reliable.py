@@ -23,6 +23,7 @@ from oblik.errors import InvalidInput, NotFound
 from oblik.faces.stack import FaceStack
 from oblik.flows.calibrate import Ruler, note_scores, open_ruler
 from oblik.flows.generate import generate
+from oblik.generation.adapters import Lack
 from oblik.generation.engine import FIRST, Engine
 from oblik.generation.ladder import EDIT, FACE, Climb, Heights, Ladder, climb, ladder, raise_by
 from oblik.generation.plan import Plan
@@ -37,7 +38,8 @@ from oblik.training.artifact import MANIFEST, read_artifact
 
 PHOTOS = 8
 """How many photos the first rung refers to."""
-EXHAUSTED = "collect more photos / retrain"
+EXHAUSTED, UNAVAILABLE, BY_ITSELF = "collect more photos / retrain", "not available", "reliable by itself"
+"""Steps of a record that are no rungs: after the last one, in place of one, before the first."""
 AFTER_LAST = "oblik dataset build PHOTOS && oblik train"
 _ATTEMPT = re.compile(r"\.(v\d{3,})-(?:rung\d+|before)")
 
@@ -50,12 +52,14 @@ def silent(_line: str) -> None:
 class Climbing:
     """How far to climb. With ``auto`` the pictures are measured and rungs climbed while they fall short, up
     to the rung ``highest``; without it nothing is measured, and a reliable plan starts at rung ``highest``
-    (default: the first). ``say`` is told each likeness, and why something is not done."""
+    (default: the first). ``say`` is told each likeness, and why something is not done. ``why`` the mode is
+    reliable stands in the record, where nobody named it."""
 
     auto: bool = True
     highest: int | None = None
     heights: Heights = field(default_factory=Heights)
     say: Callable[[str], object] = silent
+    why: str = ""
 
 
 class Attempted(NamedTuple):
@@ -80,8 +84,8 @@ def generate_in_mode(
     folder: Path | None = None,
 ) -> tuple[Record, Path]:
     """Run a plan in its mode. A fast plan climbs only when its likeness falls short; a reliable one takes the
-    first rung in any case. Pictures may go into a ``folder`` outside the gallery; a climb that is stopped
-    leaves nothing there.
+    first rung in any case. Pictures may go into a ``folder`` outside the gallery: then a climb that is
+    stopped leaves nothing there.
 
     Raises:
         ConsentError: the persona's consent does not cover portraits today.
@@ -89,7 +93,8 @@ def generate_in_mode(
     """
     progress = under_consent(persona, "generate", home=home, now=now, progress=progress)
     sweep(home.persona(persona.slug).gallery)
-    run = _Run(persona, home, pack, engine, progress, now, climbing.say)
+    why = (Step(name=BY_ITSELF, reason=climbing.why),) if climbing.why else ()
+    run = _Run(persona, home, pack, engine, progress, now, climbing.say, why)
     reliable = plan.mode == "reliable"
     if not climbing.auto:
         if not reliable:
@@ -168,6 +173,7 @@ class _Run:
     progress: Progress
     now: datetime
     say: Callable[[str], object]
+    why: tuple[Step, ...]
 
     def once(self, plan: Plan, folder: Path | None = None) -> tuple[Record, Path]:
         """Run one plan."""
@@ -192,7 +198,10 @@ class _Run:
             if (folder / FILE_NAME).is_file():
                 record = read_record(folder)
                 record.asked = plan
-                record.steps += [Step(name=rung.name, reason=rung.reason) for rung in steps.rungs]
+                record.steps += [
+                    *self.why,
+                    *(Step(name=rung.name, reason=rung.reason) for rung in steps.rungs),
+                ]
                 record.steps += self._missing(steps)
                 write_record(record, folder)
         return read_record(folder), folder
@@ -215,7 +224,12 @@ class _Run:
             likeness = self._measured(raised, place, ruler)
             tried[-1] = Attempted(raised, place, likeness)
             if len(tried) == 1:
-                self.say(f"likeness {likeness:.3f}, threshold {threshold:.3f}")
+                reached = "not reached"
+                if likeness >= threshold:
+                    reached = (
+                        "reached; the reliable mode climbs one rung all the same" if at_least else "reached"
+                    )
+                self.say(f"likeness {likeness:.3f}, threshold {threshold:.3f}: {reached}")
             return likeness
 
         def note(step: Step) -> None:
@@ -249,10 +263,12 @@ class _Run:
             return
         record = read_record(folder)
         record.asked = plan
-        record.steps += way
+        record.steps += [*self.why, *way]
         exhausted = found is not None and found.exhausted
-        if way or exhausted:
-            record.steps += self._missing(steps)
+        if found and (way or exhausted):
+            record.steps += self._missing(steps._replace(missing=_wanted(steps, found)))
+        if found and way:
+            self.say(f"kept: {_kept(found)}, likeness {found.best.likeness:.3f}, threshold {threshold:.3f}")
         if found and exhausted:
             reason = (
                 f"mean likeness {found.best.likeness:.3f} is below the threshold {threshold:.3f} "
@@ -265,7 +281,7 @@ class _Run:
     def _missing(self, steps: Ladder) -> list[Step]:
         for each in steps.missing:
             self.say(f"not available: {each.sentence()}")
-        return [Step(name="not available", reason=each.sentence()) for each in steps.missing]
+        return [Step(name=UNAVAILABLE, reason=each.sentence()) for each in steps.missing]
 
 
 def _ladder(plan: Plan, run: _Run, climbing: Climbing, default: int) -> Ladder:
@@ -302,6 +318,22 @@ def _keep_best(best: Attempted, tried: list[Attempted], folder: Path) -> None:
 def _remove(attempts: Iterable[Attempted]) -> None:
     for attempt in attempts:
         shutil.rmtree(attempt.folder, ignore_errors=True)
+
+
+def _wanted(steps: Ladder, found: Climb) -> tuple[Lack, ...]:
+    """What is missing for rungs that were passed on the way; those above were not wanted."""
+    climbed = max((int(step.name[0]) for step in found.steps), default=FACE)
+    return tuple(
+        each
+        for each in steps.missing
+        if found.exhausted or not (rung := re.match(r"rung (\d)", each.what)) or int(rung[1]) <= climbed
+    )
+
+
+def _kept(found: Climb) -> str:
+    """The rung whose pictures are the best."""
+    names = (step.name for step in found.steps if step.likeness_after == found.best.likeness)
+    return f"rung {name}" if (name := next(names, None)) else "the first pictures"
 
 
 def _line(step: Step, threshold: float) -> str:

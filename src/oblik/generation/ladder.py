@@ -124,9 +124,8 @@ def ladder(pack: OpenPack, photos: Sequence[str], heights: Heights, highest: int
         unable = (lack(name, pack) for name in STEERING)
         missing += [each._replace(what=f"rung {FACE}, {each.what}") for each in unable if each]
     if highest >= LARGER:
-        reason = (
-            f"{heights.steps} steps, shorter side {heights.short_side_px} px or what the pack is made for"
-        )
+        side_px = min(heights.short_side_px, pack.manifest.native_size_px)
+        reason = f"at least {heights.steps} steps and {side_px} px on the shorter side"
         raised = partial(larger, heights=heights, pack=pack.manifest)
         rungs.append(Rung(f"{LARGER} larger and longer", reason, raised))
     if highest >= EDIT:

@@ -114,10 +114,11 @@ def generate(
 
     persona, home = show_persona(settings, slug), home_of(settings)
     with operation(settings, "generate", persona.slug) as details:
+        why = ""
         if mode is None and preset is None and lora and token:
             mode, why = usual_mode(settings, slug, (asked or {}).get("lora"))
             if why and say:
-                say(f"mode {mode}: {why}; --mode fast goes without")
+                say(f"mode {mode}, because {why}; --mode fast goes without")
         pack = pack_of(settings)
         others = [other.trigger for other in list_personas(settings) if other.slug != persona.slug]
         wanted = {**(asked or {}), "mode": mode if token else "fast"}
@@ -130,7 +131,7 @@ def generate(
         )
         heights = find_preset("reliable", presets).ladder.get(pack.manifest.family, Heights())
         engine = engine_of(settings, pack, chosen.pace.pause_s)
-        climbing = Climbing(auto and token, max_rung, heights, say or silent)
+        climbing = Climbing(auto and token, max_rung, heights, say or silent, why)
         record, folder = generate_in_mode(
             persona, plan, climbing, home=home, pack=pack, engine=engine,
             stack=lambda: face_stack_of(pack, settings), progress=progress or SilentProgress(), now=now(),

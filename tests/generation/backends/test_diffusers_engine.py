@@ -95,7 +95,13 @@ def test_pictures_grid_and_record(engine: Engine, pack: OpenPack, tmp_path: Path
         pack.manifest.version,
     )
     assert record.seconds.keys() == {"load", "text", "denoise", "write"}
-    assert {"torch", "diffusers", "tokenizers", "onnxruntime"} <= record.libraries.keys()
+    assert {
+        "torch",
+        "diffusers",
+        "tokenizers",
+        "onnxruntime",
+        "opencv-python-headless",
+    } <= record.libraries.keys()
     assert record.machine.keys() == {"cpu"}
     assert len(record.machine["cpu"]) > len(", AVX2")
     assert len(record.prompt_ids) > 4

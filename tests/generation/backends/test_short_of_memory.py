@@ -1,4 +1,4 @@
-"""Memory runs out at every stage of what is more than a plain picture: references, edits, controls."""
+"""Memory runs out at every stage of what is more than a plain picture: references, edits, a control."""
 
 from __future__ import annotations
 

@@ -33,10 +33,10 @@ from oblik.generation.backends.first_runs import FirstRuns
 from oblik.generation.backends.holding import Held, Holding, Vram
 from oblik.generation.backends.passes import Way, at_once, stills
 from oblik.generation.backends.references import Paint, References
-from oblik.generation.backends.shortage import OFFLOAD, Fit, fitting, is_shortage, smaller
+from oblik.generation.backends.shortage import Fit, fitting, is_shortage, smaller
 from oblik.generation.backends.surroundings import new_record
 from oblik.generation.backends.tuning import forget
-from oblik.generation.degrade import Stage
+from oblik.generation.degrade import OFFLOAD, Stage
 from oblik.generation.engine import GRID, chunks, flaw, picture_name, refuse_flawed, refuse_unfinished
 from oblik.generation.plan import Plan, edits_own, first_run
 from oblik.generation.record import (

@@ -97,7 +97,7 @@ def processor() -> str:
 
 @cache
 def driver() -> str | None:
-    """The version of NVIDIA's driver: of NVML, else of its kernel module; None where neither tells it."""
+    """The version of NVIDIA's driver: of NVML, else as its kernel module tells it; None without."""
     try:
         import pynvml
 
