@@ -44,7 +44,7 @@ def test_the_table_wins_over_the_file_beside_the_photo(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["captions.csv", "a.txt"])
 def test_styles_are_refused_with_the_file(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("a.jpg,an oil painting\n", encoding="utf-8")
-    with pytest.raises(InvalidInput, match=rf"{name}: the style word 'oil'"):
+    with pytest.raises(InvalidInput, match=rf"{name}: the style word 'oil painting'"):
         words_for(tmp_path, "a.jpg", read_words(tmp_path))
 
 

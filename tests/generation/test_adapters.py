@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
 from oblik.errors import BackendUnavailable, InvalidInput, NotFound
 from oblik.generation.adapters import KINDS, Sight, lack, open_adapter, usable
 from oblik.generation.plan import AdapterName, Plan, Reference
+from oblik.packs.catalogue import find_entry
 from oblik.packs.manifest import OpenPack, Pack
 
 
@@ -56,11 +57,26 @@ def test_the_next_command_brings_the_part_where_it_can_be_had(tmp_path: Path) ->
 
 
 def test_a_part_that_no_engine_runs_is_not_called_usable(tmp_path: Path) -> None:
-    pack = pack_of(tmp_path, "stable_diffusion", "ip_adapter")
+    pack = pack_of(tmp_path, "stable_diffusion", "faceid", name="sd15")
     assert usable(pack) is None
     found = lack("ip-adapter-faceid", pack)
     assert found is not None
     assert "no engine here runs it" in found.what
+    missing = lack("ip-adapter-faceid", pack_of(tmp_path / "bare", "stable_diffusion", name="sd15"))
+    assert missing is not None
+    assert "--with" not in missing.hint, "nobody is told to pull what nothing runs"
+
+
+def test_the_parts_are_where_the_catalogue_puts_them() -> None:
+    """What is pulled for an adapter is what is looked for."""
+    paths = {
+        part.option: {PurePosixPath(file.path).parts[0] for file in part.files}
+        for name in ("qwen-image-16gb", "sdxl", "sd15")
+        for part in find_entry(name).parts
+    }
+    for kind in KINDS.values():
+        if not kind.get.startswith("oblik "):
+            assert kind.part in paths[kind.get]
 
 
 def test_the_part_makes_identity_tokens_usable_in_its_family_only(tmp_path: Path) -> None:

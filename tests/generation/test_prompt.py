@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from oblik.datasets.captions import refuse_style_words
 from oblik.errors import InvalidInput, TwoPersonas
 from oblik.generation.prompt import compose
 
@@ -60,3 +61,39 @@ def test_styles_are_allowed_when_asked_for() -> None:
     assert (
         compose("anime", trigger=SITTER, noun="woman", style=True) == "photo of <oblik_sitter> woman, anime"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("in the style of Van Gogh", "in the style of"), ("a pencil drawing", "pencil drawing"),
+        ("in a park, pencil", "pencil"), ("gouache, warm light", "gouache"),
+        ("charcoal portrait", "charcoal portrait"), ("drawn in charcoal", "drawn in charcoal"),
+        ("studio Ghibli", "ghibli"), ("pixel art", "pixel art"), ("Pop-Art", "pop art"),
+        ("as digital art", "digital art"), ("a cubist face", "cubist"), ("on a fresco", "fresco"),
+        ("an oil painting", "oil painting"), ("oil on canvas", "oil on canvas"), ("a painting", "a painting"),
+        ("like a Renaissance painting", "like a renaissance painting"), ("two cartoons", "cartoons"),
+        ("a 3D render", "render"),
+    ],
+)  # fmt: skip
+def test_a_style_is_refused_and_named(text: str, named: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        compose(text, trigger=SITTER, noun="woman")
+    assert refused.value.message.startswith(f"{named!r} is an art style")
+    with pytest.raises(InvalidInput, match=f"style word '{named}'"):
+        refuse_style_words(text)
+    assert text in compose(text, trigger=SITTER, noun="woman", style=True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "beside an oil lamp", "in front of an oil rig", "painting a wall", "a pencil behind the ear",
+        "pencil skirt", "charcoal suit", "a charcoal grill in a garden", "drawing on a whiteboard",
+        "in front of a painting in a museum", "3D glasses", "digital watch", "in a stylish coat",
+        "pastel clothes", "ink on the fingers", "in an art gallery",
+    ],
+)  # fmt: skip
+def test_what_a_camera_can_see_is_no_style(text: str) -> None:
+    assert text in compose(text, trigger=SITTER, noun="woman")
+    refuse_style_words(text)

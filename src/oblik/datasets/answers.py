@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from oblik.datasets.captions import IDENTITY_WORDS, STYLE_WORDS, words_of
+from oblik.datasets.captions import IDENTITY_WORDS, STYLE_WORDS, style_in, words_of
 
 QUESTION = (
     "Describe this photo in at most eight short phrases separated by commas: clothing, what is worn on the "
@@ -52,4 +52,4 @@ def _plain(phrase: str) -> bool:
         return False
     if not re.fullmatch(r"[a-z0-9][a-z0-9 '\-]*", phrase) or set(words) <= EMPTY:
         return False
-    return not set(words) & (ABOUT_WHO | ABOUT_PICTURE)
+    return not (set(words) & (ABOUT_WHO | ABOUT_PICTURE) or style_in(phrase))

@@ -14,9 +14,28 @@ from collections.abc import Iterable, Mapping
 from oblik.errors import InvalidInput
 
 STYLE_WORDS = frozenset(
-    "anime cartoon caricature comic painting watercolor watercolour oil sketch drawing illustration render "
-    "3d cgi pixar disney manga vaporwave cyberpunk impressionist artstation stylized stylised".split()
+    "anime cartoon caricature comic watercolor watercolour gouache fresco sketch illustration render cgi "
+    "pixar disney ghibli manga chibi vaporwave cyberpunk impressionist impressionism expressionist "
+    "expressionism cubist cubism surrealism pointillism lithograph woodcut claymation airbrushed painterly "
+    "artstation stylized stylised".split()
 )
+_MEDIA = "oils?|acrylics?|pencil|charcoal|chalk|crayons?|pastels?|ink|tempera|digital|3d"
+_WORKS = "paintings?|drawings?|portraits?|art|artwork|study|style|animation|model"
+STYLE = re.compile(
+    rf"""\b(?:
+    (?:{"|".join(sorted(STYLE_WORDS))})s?
+    | in\ (?:the|an?)\ (?:\w+\ ){{0,2}}style\ of | art\ style
+    | (?:{_MEDIA})\ (?:{_WORKS}) | oils?\ on\ canvas
+    | (?:drawn|sketched|painted|done|drawing|painting|portrait)\ (?:in|with)\ (?:{_MEDIA})
+    | (?:painting|drawing)\ (?:of|style) | (?:like|as)\ an?\ (?:\w+\ )?(?:painting|drawing)
+    | (?:pixel|pop|concept|line|vector|fan|clip|fantasy)\ art
+    | low\ poly | cel\ shad(?:ed|ing) | unreal\ engine | octane\ render
+    )\b""",
+    re.VERBOSE,
+)
+"""Art styles by name. What a photo can show as well (an oil lamp, a pencil, painting a wall) counts only
+where the words around it make a style of it, or where it stands alone between commas (`_ALONE`)."""
+_ALONE = re.compile(rf"(?:an?\ |the\ )?(?:{_MEDIA}|paintings?|drawings?)")
 IDENTITY_WORDS = frozenset(
     "mole moles freckle freckles freckled scar scars birthmark dimple dimples wrinkle wrinkles cheekbone "
     "cheekbones jawline nostrils eyelashes eyebrow eyebrows attractive beautiful handsome pretty ugly "
@@ -55,18 +74,28 @@ def caption(descriptors: Mapping[str, str], *, token: str | None = None, noun: s
 
 
 def refuse_style_words(text: str) -> None:
-    """Raise InvalidInput naming the first art-style or identity word in ``text``."""
+    """Raise InvalidInput naming the first art style, or else the first identity word, in ``text``."""
+    if found := style_in(text):
+        raise InvalidInput(
+            f"the style word {found!r} does not belong in a photo caption",
+            hint="describe what the camera saw; styles are added at generation with --style",
+        )
     for word in words_of(text):
-        if word in STYLE_WORDS:
-            raise InvalidInput(
-                f"the style word {word!r} does not belong in a photo caption",
-                hint="describe what the camera saw; styles are added at generation with --style",
-            )
         if word in IDENTITY_WORDS:
             raise InvalidInput(
                 f"the word {word!r} describes what the token must learn",
                 hint="describe what changes from photo to photo: clothes, scene, light, expression",
             )
+
+
+def style_in(text: str) -> str:
+    """The words of ``text`` that name an art style, the first such; empty where none does."""
+    for phrase in re.split(r"[,;.:!?\n]+", text.lower()):
+        plain = " ".join(re.sub(r"[^\w']", " ", phrase).split())
+        found = STYLE.search(plain) or _ALONE.fullmatch(plain)
+        if found:
+            return found.group()
+    return ""
 
 
 def check_caption(text: str, token: str, others: Iterable[str] = ()) -> str:

@@ -82,8 +82,8 @@ KINDS: dict[AdapterName, Kind] = {
         "oblik adapter train",
     ),
     "ip-adapter-faceid": Kind(
-        ("stable_diffusion", "sdxl"),
-        "ip_adapter",
+        ("stable_diffusion",),
+        "faceid",
         "no FaceID adapter exists for this family",
         "identity tokens do the same, in packs that have them",
         "oblik pack list",
@@ -110,7 +110,8 @@ def lack(name: AdapterName, pack: OpenPack) -> Lack | None:
         what = f"{name}: {kind.stranger}, {manifest.name} is of the family {manifest.family}"
     elif not pack.find(kind.part).exists():
         what = f"{name}: the pack {manifest.name} has no {kind.part}"
-        hint = kind.get if kind.get.startswith("oblik ") else pull(pack, kind.get, hint)
+        if name in BACKENDS:
+            hint = kind.get if kind.get.startswith("oblik ") else pull(pack, kind.get, hint)
     elif name not in BACKENDS:
         what = f"{name}: the pack {manifest.name} has {kind.part}, but no engine here runs it yet"
     else:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from oblik.datasets.captions import STYLE_WORDS, caption
+from oblik.datasets.captions import caption, style_in
 from oblik.errors import InvalidInput, TwoPersonas
 
 LASTING = ("gender", "age", "skin", "hair_style", "hair_color", "beard")
@@ -61,9 +61,8 @@ def refuse_other_personas(text: str, trigger: str, others: Iterable[str] = ()) -
 
 def refuse_styles(text: str) -> None:
     """Raise InvalidInput naming the first art style in ``text``."""
-    for word in re.findall(r"[\w']+", text.lower()):
-        if word in STYLE_WORDS:
-            raise InvalidInput(
-                f"{word!r} is an art style, and portraits are photographs unless a style is asked for",
-                hint="take the word out, or add --style",
-            )
+    if found := style_in(text):
+        raise InvalidInput(
+            f"{found!r} is an art style, and portraits are photographs unless a style is asked for",
+            hint="take the words out, or add --style",
+        )
