@@ -102,7 +102,7 @@ def accept(settings: Settings, slug: str | None, version: str | None, images: in
 @click.option(
     "--generate",
     "count",
-    type=click.IntRange(1, 1000),
+    type=click.IntRange(1, 5000),
     metavar="N",
     help="Let the pack paint N strangers instead, without any token.",
 )
@@ -111,7 +111,8 @@ def impostors(settings: Settings, folder: Path | None, count: int | None) -> Non
     """Calibrate with other people's faces from now on.
 
     FOLDER holds a sub-folder for each person; a picture that lies in none is a person of its own. Only
-    embeddings are kept, and where they come from. A claim needs 300 people and 3,000 scores.
+    embeddings are kept, and where they come from. A claim needs 300 people and 3,000 scores: each picture is
+    one, so N is 3,100 for strangers, some of whom will have no face.
     """
     if (folder is None) == (count is None):
         raise click.UsageError("give either FOLDER or --generate N")

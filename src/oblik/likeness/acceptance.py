@@ -6,7 +6,7 @@ In: a `LikenessReport` on test pictures, each of a known condition, and impostor
 The claim is about the LoRA, so the hard images are pictures made with it, under conditions that hide or turn
 a face. The person's own hard photos, measured beside them, say whether the *ruler* knows this face.
 To be accepted takes 200 pictures; that a LoRA falls short can be proven by fewer: when even the upper end of
-the interval stays below 90 %.
+the interval stays below 90 %. Neither is known while the threshold rests on too few other people.
 What is *not* guaranteed: pictures of one condition are alike, so the interval is somewhat too short.
 """
 
@@ -97,8 +97,8 @@ def weigh(
 ) -> Acceptance:
     """Judge the test pictures of an artifact, which were made with ``lora_scale``."""
     calibration = report.calibration
-    accepted, line = acceptance(report.recognised, calibration.fmr)
-    short = accepted is False or report.recognised.high < WANTED_TPR
+    accepted, line = acceptance(report.recognised, calibration)
+    short = accepted is False or (calibration.can_claim and report.recognised.high < WANTED_TPR)
     remedies = _remedies(report, conditions, artifact, lora_scale) if short else []
     return Acceptance(
         persona=report.persona,

@@ -129,6 +129,6 @@ def _calibration(report: LikenessReport) -> Advice | None:
         topic="calibration",
         text=f"the threshold rests on {calibration.impostor_identities} people and "
         f"{calibration.impostor_scores} scores; {ENOUGH_IDENTITIES} and {ENOUGH_SCORES} are needed to "
-        "claim it: point to more faces",
+        "claim it: oblik likeness impostors FOLDER, or --generate 3100",
         number=calibration.impostor_identities,
     )

@@ -17,7 +17,7 @@ import numpy as np
 
 from oblik.errors import InvalidInput
 from oblik.likeness.advice import advise
-from oblik.likeness.calibration import Calibration
+from oblik.likeness.calibration import ENOUGH_IDENTITIES, ENOUGH_SCORES, Calibration
 from oblik.likeness.findings import Advice, ImageScore, LikenessReport, Verdict
 from oblik.likeness.guards import measure_bleed, measure_copying
 from oblik.likeness.intervals import Interval, Rate, mean_interval, median_interval, rate
@@ -84,7 +84,7 @@ def judge(
     )
     report.verdict = _verdict(report.median, calibration.threshold)
     report.sentence = sentence(report)
-    report.accepted, line = acceptance(report.stress, calibration.fmr)
+    report.accepted, line = acceptance(report.stress, calibration)
     report.acceptance = f"own stress photos: {line}"
     report.advice = advise(report)
     return report
@@ -110,17 +110,24 @@ def _verdict(median: Interval, threshold: float) -> Verdict:
     return Verdict.borderline if median.value >= threshold else Verdict.not_recognised
 
 
-def acceptance(stress: Rate | None, fmr: float) -> tuple[bool | None, str]:
+def acceptance(stress: Rate | None, calibration: Calibration) -> tuple[bool | None, str]:
     """Accepted when TPR >= 90 % on hard images is proven: the one-sided lower bound reaches it.
 
-    The line: "TPR 96.5 % [93.6, 98.3] at FMR 1 %: accepted". With fewer than 200 images nothing is claimed.
+    The line: "TPR 96.5 % [93.6, 98.3] at FMR 1 %: accepted". With fewer than 200 images, or a threshold that
+    rests on fewer than 300 people or 3,000 scores, nothing is claimed.
     """
     if stress is None:
         return None, f"not enough images to claim (0 of {ENOUGH_STRESS})"
     low, high = 100 * stress.low, 100 * stress.high
-    found = f"TPR {100 * stress.value:.1f} % [{low:.1f}, {high:.1f}] at FMR {100 * fmr:g} %"
+    found = f"TPR {100 * stress.value:.1f} % [{low:.1f}, {high:.1f}] at FMR {100 * calibration.fmr:g} %"
     if stress.trials < ENOUGH_STRESS:
         return None, f"{found}: not enough images to claim ({stress.trials} of {ENOUGH_STRESS})"
+    if not calibration.can_claim:
+        people, scores = calibration.impostor_identities, calibration.impostor_scores
+        return None, (
+            f"{found}: not enough other people to claim ({people:,} of {ENOUGH_IDENTITIES}, {scores:,} of "
+            f"{ENOUGH_SCORES:,} scores)"
+        )
     accepted = stress.low >= WANTED_TPR
     verdict = "accepted" if accepted else f"not accepted, {100 * WANTED_TPR:.0f} % is not proven"
     return accepted, f"{found}: {verdict}"
