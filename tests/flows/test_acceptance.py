@@ -17,6 +17,7 @@ from oblik.flows.acceptance import BARE, CONDITIONS, accept, read_acceptance, us
 from oblik.flows.loras import find
 from oblik.generation.record import read_record
 from oblik.likeness.acceptance import Acceptance
+from oblik.likeness.intervals import rate
 from oblik.likeness.report import read_report
 from oblik.personas.amend import revoked
 from oblik.personas.store import PersonaStore
@@ -65,9 +66,12 @@ def test_twelve_conditions_are_tested_and_kept_with_the_artifact(world: World) -
     for name in ("acceptance.png", "acceptance/pairs.png"):
         with Image.open(folder / name) as image:
             assert min(image.size) > 600
-    short = found.model_copy(update={"profile": "reliable", "line": "TPR 50.0 %"})
+    short = found.model_copy(update={"profile": "reliable", "tpr": rate(6, 12)})
     (folder / "acceptance.json").write_text(short.model_dump_json())
-    assert usual_mode(folder.parent) == ("reliable", "the test of LoRA v001 found TPR 50.0 %")
+    assert usual_mode(folder.parent) == (
+        "reliable",
+        "the test of LoRA v001 found TPR 50.0 % over 12 pictures: even the upper end, 75.5 %, is below 90 %",
+    )
     world.artifact("v002")
     assert usual_mode(folder.parent) == ("fast", ""), "v002 is in use, and untested is not short"
     assert usual_mode(folder.parent, "v001")[0] == "reliable"

@@ -135,9 +135,8 @@ def usual_mode(loras: Path, version: str | None = None) -> tuple[str, str]:
         found = read_acceptance(loras / (version or latest_artifact(loras)))
     except OblikError:
         return FAST, ""
-    if found.profile != RELIABLE:
-        return FAST, ""
-    return RELIABLE, f"the test of LoRA {found.version} found {found.line}"
+    why = found.shortfall
+    return (RELIABLE, f"the test of LoRA {found.version} found {why}") if why else (FAST, "")
 
 
 def _orders(lora: str, images: int, place: Path) -> Iterator[tuple[Order, Path]]:

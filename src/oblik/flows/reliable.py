@@ -50,12 +50,14 @@ def silent(_line: str) -> None:
 class Climbing:
     """How far to climb. With ``auto`` the pictures are measured and rungs climbed while they fall short, up
     to the rung ``highest``; without it nothing is measured, and a reliable plan starts at rung ``highest``
-    (default: the first). ``say`` is told each likeness, and why something is not done."""
+    (default: the first). ``say`` is told each likeness, and why something is not done; ``usual`` is why the
+    mode is reliable though nobody named one."""
 
     auto: bool = True
     highest: int | None = None
     heights: Heights = field(default_factory=Heights)
     say: Callable[[str], object] = silent
+    usual: str = ""
 
 
 class Attempted(NamedTuple):

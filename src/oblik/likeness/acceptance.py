@@ -86,6 +86,18 @@ class Acceptance(BaseModel):
     conditions: list[Condition]
     pairs: Pairs
 
+    @property
+    def shortfall(self) -> str:
+        """Why the reliable mode is the usual one, as "TPR 50.0 % over 12 pictures: even the upper end, 75.5 %,
+        is below 90 %"; empty where it is not."""
+        tpr, wanted = self.tpr, f"{100 * WANTED_TPR:.0f} %"
+        if self.profile != RELIABLE or not (self.accepted is False or tpr.high < WANTED_TPR):
+            return ""
+        found = f"TPR {100 * tpr.value:.1f} % over {tpr.trials} pictures"
+        if tpr.high < WANTED_TPR:
+            return f"{found}: even the upper end, {100 * tpr.high:.1f} %, is below {wanted}"
+        return f"{found}: {wanted} is not proven, the lower end is {100 * tpr.low:.1f} %"
+
 
 def weigh(
     report: LikenessReport,

@@ -106,7 +106,7 @@ def generate(
     A control names any file; its image is made here and kept in the persona's folder.
     """
     from oblik.flows.control import controlled
-    from oblik.flows.generate import Order, plan_order
+    from oblik.flows.generate import Order, open_artifact, plan_order
     from oblik.flows.reliable import Climbing, generate_in_mode, silent
     from oblik.generation.heat import HeatGuard, open_thermometer
     from oblik.generation.ladder import Heights
@@ -115,10 +115,9 @@ def generate(
 
     persona, home = show_persona(settings, slug), home_of(settings)
     with operation(settings, "generate", persona.slug) as details:
+        why = ""
         if mode is None and preset is None and lora and token:
             mode, why = usual_mode(settings, slug, (asked or {}).get("lora"))
-            if why and say:
-                say(f"mode {mode}: {why}; --mode fast goes without")
         pack = pack_of(settings)
         others = [other.trigger for other in list_personas(settings) if other.slug != persona.slug]
         wanted = {**(asked or {}), "mode": mode if token else "fast"}
@@ -133,7 +132,11 @@ def generate(
         guard = HeatGuard(open_thermometer(device=settings.device))
         guard.pause_s = chosen.pace.pause_s
         engine = engine_of(settings, pack, rest=guard.between)
-        climbing = Climbing(auto and token, max_rung, heights, say or silent)
+        open_artifact(plan, home, pack)  # what is wrong with the plan is said before its mode
+        say = say or silent
+        if why:
+            say(f"mode {mode}: {why}; --mode fast goes without")
+        climbing = Climbing(auto and token, max_rung, heights, say, why)
         record, folder = generate_in_mode(
             persona, plan, climbing, home=home, pack=pack, engine=engine,
             stack=lambda: face_stack_of(pack, settings), progress=guard.watch(progress or SilentProgress()),
