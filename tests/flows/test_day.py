@@ -21,7 +21,7 @@ from oblik.flows.day_page import page, sentence, write_day
 from oblik.flows.logs import Journal
 from oblik.generation.order_report import Failure, Machine, OrderReport, write_order_report
 from oblik.generation.plan import Plan
-from oblik.generation.record import Picture, Record, Step, write_record
+from oblik.generation.record import USUAL, Picture, Record, Step, write_record
 from oblik.paths import Home
 from oblik.progress import SilentProgress
 from oblik.settings import Settings
@@ -58,12 +58,13 @@ def put(
     steps: tuple[Step, ...] = (),
     mode: str = "fast",
     measured: bool = True,
+    asked_mode: str = "fast",
     place: Path | None = None,
     **plan: object,
 ) -> None:
     """A record of pictures with these scores; None where no face was found."""
     values = {"prompt": f"<oblik_{slug}> secret words", "seeds": tuple(range(len(scores))), **plan}
-    asked = Plan.model_validate({"pack": "paint", "persona": slug, **values})
+    asked = Plan.model_validate({"pack": "paint", "persona": slug, "mode": asked_mode, **values})
     pictures = [
         Picture(file=f"{seed}.png", seed=seed, sha256="0", likeness=score if measured else None,
                 face_found=score is not None if measured else None)
@@ -80,15 +81,20 @@ def put(
 def test_the_sums_of_a_day(world: World) -> None:
     home = world.home
     world.sign("alex")
-    rung = Step(name="identity tokens", reason="low", likeness_before=0.3, likeness_after=0.6)
+    rung = Step(name="1 reference", kind="rung", reason="low", likeness_before=0.3, likeness_after=0.6)
     put(home, "v001", [0.2, 0.4, None])
-    put(home, "v002", [0.6, 0.8], steps=(rung, Step(name="half the batch", reason="memory")))
+    put(
+        home,
+        "v002",
+        [0.6, 0.8],
+        steps=(rung, Step(name="half the batch", kind="degradation", reason="memory")),
+    )
     put(
         home,
         "orders/spring/001-item",
         [0.0, 0.0],
         measured=False,
-        steps=(Step(name="memory plan", reason="fits"),),
+        steps=(Step(name="memory plan", kind="note", reason="fits"),),
     )
     put(home, "v003", [0.9], at=NOON - timedelta(days=1))
     put(home, "v001", [1.0], slug="alex", mode="reliable")
@@ -99,7 +105,7 @@ def test_the_sums_of_a_day(world: World) -> None:
     assert (sitter.recognised, sitter.threshold) == (2, 0.5)
     assert (sitter.switches, sitter.rungs, sitter.degradations) == (
         1,
-        {"identity tokens": 1},
+        {"1 reference": 1},
         {"half the batch": 1},
     )
     assert (alex.switches, alex.reliable) == (1, 1), "fast became reliable"
@@ -111,6 +117,36 @@ def test_the_sums_of_a_day(world: World) -> None:
     ]  # fmt: skip
     assert gather(home, DAY, "alex").pictures == 1
     assert sentence(gather(home, DAY + timedelta(days=9))) == "nothing was made"
+
+
+def test_steps_are_counted_by_what_they_are(world: World) -> None:
+    """Unmeasured rungs, lacks, flags and notes are no degradations; older records have no kinds."""
+    old = [
+        {"name": "1 reference", "reason": "tokens"},
+        {"name": "not available", "reason": "rung 3: no editing weights"},
+        {"name": "collect more photos / retrain", "reason": "low"},
+        {"name": "reference", "reason": "no face"},
+        {"name": "before the edit: memory plan", "reason": "fits"},
+        {"name": "smaller pictures", "reason": "memory"},
+    ]
+    put(world.home, "v001", [0.2], steps=tuple(Step.model_validate(step) for step in old))
+    (entry,) = gather(world.home, DAY).personas
+    assert (entry.rungs, entry.degradations) == ({"1 reference": 1}, {"smaller pictures": 1})
+    assert (entry.lacks, entry.flags) == ({"rung 3: no editing weights": 1}, 1)
+
+
+@pytest.mark.parametrize(
+    ("asked", "usual", "switches"), [("reliable", 0, 0), ("reliable", 1, 1), ("fast", 0, 1)]
+)
+def test_a_mode_that_somebody_asked_for_is_no_switch(
+    world: World, asked: str, usual: int, switches: int
+) -> None:
+    rung = Step(name="1 reference", kind="rung", reason="low", likeness_before=0.3, likeness_after=0.6)
+    itself = Step(name=USUAL, kind="note", reason="the test of LoRA v001 found TPR 50 %")
+    steps = (*[itself] * usual, rung)
+    put(world.home, "v001", [0.6], steps=steps, mode="reliable", asked_mode=asked)
+    (entry,) = gather(world.home, DAY).personas
+    assert (entry.reliable, entry.switches) == (1, switches)
 
 
 def test_pictures_to_compare_with_are_not_counted(world: World) -> None:
@@ -161,7 +197,20 @@ def test_failures_and_refusals_come_from_the_log(world: World) -> None:
     assert [(trouble.what, trouble.code, trouble.times) for trouble in report.troubles] == [
         ("generate", "consent", 2), ("train", "out_of_memory", 1),
     ]  # fmt: skip
-    assert (report.failures, report.operations) == (3, {"generate": 1})
+    assert (report.failures, report.refusals, report.operations) == (1, 2, {"generate": 1})
+    assert sentence(report).endswith("failures 1, refusals 2")
+
+
+def test_what_is_missing_or_was_stopped_is_no_failure(world: World) -> None:
+    journal = Journal(world.home)
+    for code in ("backend_unavailable", "invalid_input", "out_of_memory", "job_cancelled"):
+        journal.write("generate", now=NOON, level="error", outcome="failed", error=code)
+    journal.write("train", now=NOON, level="warning", outcome="stopped")
+    report = gather(world.home, DAY)
+    assert (report.failures, report.refusals, report.stops) == (1, 2, 2)
+    text = page(report)
+    assert "1 failure, 2 refusals" in text
+    assert text.index("out of memory") < text.index("backend unavailable") < text.index("job cancelled")
 
 
 def test_the_status_of_the_criterion_is_that_of_the_lora_in_use(world: World) -> None:

@@ -20,7 +20,7 @@ from oblik.flows.generate import replay
 from oblik.flows.reliable import EXHAUSTED, PHOTOS, Climbing, generate_in_mode, reference_photos, sweep
 from oblik.generation.engine import FIRST, GRID, picture_name
 from oblik.generation.plan import Plan
-from oblik.generation.record import Picture, Record, read_record, write_record
+from oblik.generation.record import USUAL, Picture, Record, read_record, write_record
 from oblik.images import grid, save_clean_png
 from oblik.packs.manifest import OpenPack
 from oblik.paths import private_dir, sha256_file
@@ -155,8 +155,8 @@ def test_how_far_it_climbs_can_be_limited(make: Make) -> None:
 
 def test_a_reliable_plan_refers_to_photos_in_any_case(make: Make) -> None:
     engine = ClimbableEngine({"bare": 0.9, "referred": 1.0})
-    record, _, _ = make(engine, "reliable")
-    assert [step.name for step in record.steps][:1] == ["1 reference"]
+    record, _, _ = make(engine, "reliable", usual="the test of LoRA v001 found TPR 50 %")
+    assert [(step.name, step.kind) for step in record.steps][:2] == [(USUAL, "note"), ("1 reference", "rung")]
     assert record.plan.references
 
 
@@ -166,7 +166,7 @@ def test_without_auto_nothing_is_measured(make: Make, ready: World) -> None:
     assert make(fast, auto=False)[0].steps == []
     record, folder, _ = make(referred, "reliable", auto=False)
     assert [step.name for step in record.steps] == ["1 reference"]
-    assert record.steps[0].likeness_after is None
+    assert (record.steps[0].kind, record.steps[0].likeness_after) == ("rung", None)
     assert read_record(folder) == record
     make(raised, "reliable", auto=False, highest=2)
     assert [len(engine.plans) for engine in (fast, referred, raised)] == [1, 1, 1]

@@ -12,16 +12,16 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from oblik.errors import OblikError
+from oblik.errors import BackendUnavailable, JobCancelled, OblikError, RequestError
 from oblik.flows.acceptance import read_acceptance
 from oblik.flows.logs import Journal
 from oblik.generation.order_report import FILE_NAME as ORDER_REPORT
 from oblik.generation.order_report import read_order_report
-from oblik.generation.record import FILE_NAME, Record, read_record
+from oblik.generation.record import FILE_NAME, USUAL, Kind, Record, read_record
 from oblik.likeness.gate import MISS
 from oblik.paths import Home
 from oblik.personas.store import PersonaStore
@@ -29,8 +29,9 @@ from oblik.training.artifact import latest_artifact
 
 DAYS = 14
 """So many days the trend looks back."""
-NOT_A_CHANGE = {"memory plan"}
-"""Steps of a record that say how a pack was held and gave nothing up."""
+REFUSALS = {error.code for error in (RequestError, *RequestError.__subclasses__(), BackendUnavailable)}
+"""Codes of what was not begun: a wish that cannot be met as asked, an extra or a file that is missing."""
+What = Literal["failure", "refusal", "stop"]
 
 
 class _Plain(BaseModel):
@@ -51,14 +52,18 @@ class PersonaDay(_Plain):
     switches: int
     rungs: dict[str, int]
     degradations: dict[str, int]
+    lacks: dict[str, int]
+    flags: int
     lora: str | None
     accepted: bool | None
     acceptance: str
 
 
 class Trouble(_Plain):
-    """An operation that did not end well, or pictures that failed, and how often."""
+    """An operation that did not end well, or pictures that failed, and how often. A refusal is no failure:
+    something asked for cannot be, or an extra is missing. A stop is somebody's wish."""
 
+    kind: What
     what: str
     level: str
     code: str
@@ -100,8 +105,23 @@ class DayReport(_Plain):
         return sum(sum(entry.degradations.values()) for entry in self.personas)
 
     @property
+    def flags(self) -> int:
+        return sum(entry.flags for entry in self.personas)
+
+    @property
     def failures(self) -> int:
-        return sum(trouble.times for trouble in self.troubles)
+        return self._times("failure")
+
+    @property
+    def refusals(self) -> int:
+        return self._times("refusal")
+
+    @property
+    def stops(self) -> int:
+        return self._times("stop")
+
+    def _times(self, kind: What) -> int:
+        return sum(trouble.times for trouble in self.troubles if trouble.kind == kind)
 
 
 def gather(home: Home, day: date, slug: str | None = None) -> DayReport:
@@ -138,10 +158,10 @@ def mean_of(scores: Sequence[float | None]) -> float | None:
 
 
 def switched(record: Record) -> bool:
-    """Whether the reliable mode came in by itself: a rung was climbed, or fast became reliable."""
-    return record.plan.mode != record.asked.mode or any(
-        _is_rung(step.likeness_after) for step in record.steps
-    )
+    """Whether the reliable mode came in by itself: fast pictures climbed, or the LoRA's test called for it."""
+    climbed = record.plan.mode == "reliable" or any(step.kind == "rung" for step in record.steps)
+    usual = any(step.name == USUAL for step in record.steps)
+    return usual or (record.asked.mode == "fast" and climbed)
 
 
 def _records(
@@ -192,7 +212,6 @@ def _person(home: Home, slug: str, records: Sequence[Record]) -> PersonaDay:
         for record in own
         for picture in record.pictures
     )
-    steps = [step for record in own for step in record.steps if step.name not in NOT_A_CHANGE]
     lora, accepted, words = _acceptance(home, slug)
     return PersonaDay(
         persona=slug,
@@ -204,12 +223,19 @@ def _person(home: Home, slug: str, records: Sequence[Record]) -> PersonaDay:
         threshold=next((r.threshold for r in reversed(own) if r.threshold is not None), None),
         reliable=sum(record.plan.mode == "reliable" for record in own),
         switches=sum(switched(record) for record in own),
-        rungs=dict(Counter(step.name for step in steps if _is_rung(step.likeness_after))),
-        degradations=dict(Counter(step.name for step in steps if not _is_rung(step.likeness_after))),
+        rungs=_steps(own, "rung"),
+        degradations=_steps(own, "degradation"),
+        lacks=dict(Counter(step.reason for record in own for step in record.steps if step.kind == "lack")),
+        flags=sum(_steps(own, "flag").values()),
         lora=lora,
         accepted=accepted,
         acceptance=words,
     )
+
+
+def _steps(records: Sequence[Record], kind: Kind) -> dict[str, int]:
+    """How often steps of a kind stand in these records, by name."""
+    return dict(Counter(step.name for record in records for step in record.steps if step.kind == kind))
 
 
 def _acceptance(home: Home, slug: str) -> tuple[str | None, bool | None, str]:
@@ -233,13 +259,20 @@ def _troubles(lines: Sequence[dict[str, Any]]) -> list[Trouble]:
         if line.get("level") in ("warning", "error")
     )
     return [
-        Trouble(what=what, level=level, code=code, times=times)
+        Trouble(kind=_what(code), what=what, level=level, code=code, times=times)
         for (what, level, code), times in sorted(counted.items())
     ]
 
 
 def _failed(code: str, times: int) -> Trouble:
-    return Trouble(what="pictures of orders", level="error", code=code, times=times)
+    return Trouble(kind=_what(code), what="pictures of orders", level="error", code=code, times=times)
+
+
+def _what(code: str) -> What:
+    """What an operation that did not end well is, by its error's code (a stop from the keyboard has none)."""
+    if code in REFUSALS:
+        return "refusal"
+    return "stop" if code in ("stopped", JobCancelled.code) else "failure"
 
 
 def _trend(records: Sequence[Record], day: date) -> list[TrendPoint]:
@@ -250,8 +283,3 @@ def _trend(records: Sequence[Record], day: date) -> list[TrendPoint]:
         scores = [picture.likeness for picture in pictures if picture.face_found is not None]
         points.append(TrendPoint(day=that, pictures=len(pictures), mean_likeness=mean_of(scores)))
     return points
-
-
-def _is_rung(likeness_after: float | None) -> bool:
-    """A rung is climbed for likeness, and says what it came to; a degradation does not."""
-    return likeness_after is not None

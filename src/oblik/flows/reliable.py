@@ -26,7 +26,7 @@ from oblik.flows.generate import generate
 from oblik.generation.engine import FIRST, Engine
 from oblik.generation.ladder import EDIT, FACE, Climb, Heights, Ladder, climb, ladder, raise_by
 from oblik.generation.plan import Plan
-from oblik.generation.record import FILE_NAME, Record, Step, read_record, write_record
+from oblik.generation.record import FILE_NAME, FLAG, USUAL, Record, Step, read_record, write_record
 from oblik.likeness.gate import MISS
 from oblik.packs.manifest import OpenPack
 from oblik.paths import Home, latest_version, next_version, private_dir
@@ -37,7 +37,7 @@ from oblik.training.artifact import MANIFEST, read_artifact
 
 PHOTOS = 8
 """How many photos the first rung refers to."""
-EXHAUSTED = "collect more photos / retrain"
+EXHAUSTED = FLAG
 AFTER_LAST = "oblik dataset build PHOTOS && oblik train"
 _ATTEMPT = re.compile(r"\.(v\d{3,})-(?:rung\d+|before)")
 
@@ -90,7 +90,7 @@ def generate_in_mode(
     """
     progress = under_consent(persona, "generate", home=home, now=now, progress=progress)
     sweep(home.persona(persona.slug).gallery)
-    run = _Run(persona, home, pack, engine, progress, now, climbing.say)
+    run = _Run(persona, home, pack, engine, progress, now, climbing.say, climbing.usual)
     reliable = plan.mode == "reliable"
     if not climbing.auto:
         if not reliable:
@@ -169,6 +169,7 @@ class _Run:
     progress: Progress
     now: datetime
     say: Callable[[str], object]
+    usual: str = ""
 
     def once(self, plan: Plan, folder: Path | None = None) -> tuple[Record, Path]:
         """Run one plan."""
@@ -193,7 +194,8 @@ class _Run:
             if (folder / FILE_NAME).is_file():
                 record = read_record(folder)
                 record.asked = plan
-                record.steps += [Step(name=rung.name, reason=rung.reason) for rung in steps.rungs]
+                record.steps += self._by_itself()
+                record.steps += [Step(name=r.name, kind="rung", reason=r.reason) for r in steps.rungs]
                 record.steps += self._missing(steps)
                 write_record(record, folder)
         return read_record(folder), folder
@@ -235,7 +237,7 @@ class _Run:
         """The best attempt's record, with what was asked and the way up."""
         record = read_record(folder)
         record.asked = plan
-        record.steps += found.steps
+        record.steps += [*self._by_itself(), *found.steps]
         if found.steps or found.exhausted:
             record.steps += self._missing(steps)
         if found.exhausted:
@@ -243,15 +245,19 @@ class _Run:
                 f"mean likeness {found.best.likeness:.3f} is below the threshold {threshold:.3f} "
                 "after the last rung"
             )
-            record.steps.append(Step(name=EXHAUSTED, reason=reason))
+            record.steps.append(Step(name=EXHAUSTED, kind="flag", reason=reason))
             self.say(f"{reason}: {EXHAUSTED}: {AFTER_LAST}")
         write_record(record, folder)
         return record
 
+    def _by_itself(self) -> list[Step]:
+        """That the mode is the LoRA's usual one, and nobody's wish."""
+        return [Step(name=USUAL, kind="note", reason=self.usual)] if self.usual else []
+
     def _missing(self, steps: Ladder) -> list[Step]:
         for each in steps.missing:
             self.say(f"not available: {each.sentence()}")
-        return [Step(name="not available", reason=each.sentence()) for each in steps.missing]
+        return [Step(name="not available", kind="lack", reason=each.sentence()) for each in steps.missing]
 
 
 def _ladder(plan: Plan, run: _Run, climbing: Climbing, default: int) -> Ladder:

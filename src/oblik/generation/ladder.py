@@ -189,16 +189,17 @@ def climb(
             break
         before, raised = attempt.likeness, raise_by(rung, attempt.plan)
         if raised == attempt.plan:
-            step = Step(name=rung.name, reason="changes nothing: the plan is as high already")
+            step = Step(name=rung.name, kind="note", reason="changes nothing: the plan is as high already")
         else:
             try:
                 attempt = Attempt(raised, run(raised))
             except BackendUnavailable as lacking:
-                step = Step(name=rung.name, reason=f"not available: {lacking.message}; {lacking.hint}")
+                reason = f"not available: {lacking.message}; {lacking.hint}"
+                step = Step(name=rung.name, kind="lack", reason=reason)
             else:
                 best = max(best, attempt, key=lambda tried: tried.likeness)
                 likeness = {"likeness_before": before, "likeness_after": attempt.likeness}
-                step = Step(name=rung.name, reason=rung.reason, **likeness)
+                step = Step(name=rung.name, kind="rung", reason=rung.reason, **likeness)
         steps.append(step)
         note(step)
     return Climb(best, tuple(steps), exhausted=best.likeness < threshold)

@@ -88,7 +88,7 @@ class Acceptance(BaseModel):
 
     @property
     def shortfall(self) -> str:
-        """Why the reliable mode is the usual one, as "TPR 50.0 % over 12 pictures: even the upper end, 75.5 %,
+        """Why the reliable mode is usual, as "TPR 50.0 % over 12 pictures: even the upper end, 75.5 %,
         is below 90 %"; empty where it is not."""
         tpr, wanted = self.tpr, f"{100 * WANTED_TPR:.0f} %"
         if self.profile != RELIABLE or not (self.accepted is False or tpr.high < WANTED_TPR):
