@@ -259,6 +259,34 @@ def test_the_page_stands_alone_and_holds_neither_pictures_nor_prompts(world: Wor
     assert html == world.home.root / "reports" / "2026-03-02.html"
 
 
+def test_the_page_says_why_a_batch_climbed(world: World) -> None:
+    rungs = [
+        Step(name="1 reference", kind="rung", reason="8 photos", likeness_before=0.31, likeness_after=0.42),
+        Step(name="2 larger", kind="rung", reason="60 steps", likeness_before=0.42, likeness_after=0.4),
+    ]  # fmt: skip
+    flag = Step(
+        name="collect more photos / retrain", kind="flag", reason="0.42 is below 0.50 after the last rung"
+    )
+    put(world.home, "v001", [0.42], steps=(*rungs, flag), mode="reliable")
+    put(world.home, "v002", [0.6])
+    report = gather(world.home, DAY)
+    (climb,) = report.personas[0].climbs
+    assert (climb.batch, climb.asked, climb.likeness) == ("v001", "fast", [0.31, 0.42, 0.4])
+    assert report.flags == 1
+    text = page(report)
+    assert text.count("<svg") == 3, "the day, the climb, the trend"
+    for words in (
+        "0.310 → 0.420",
+        "0.420 → 0.400",
+        "8 photos",
+        "after the last rung",
+        "threshold 0.50",
+    ):
+        assert words in text, words
+    assert f"flags 1 ({flag.name})" in sentence(report)
+    assert "secret words" not in text
+
+
 def test_a_day_without_anything_has_a_page_too(home: Home) -> None:
     text = page(gather(home, DAY))
     assert "Nothing was made." in text

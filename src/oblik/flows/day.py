@@ -12,17 +12,16 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict
+from typing import Any, NamedTuple
 
 from oblik.errors import BackendUnavailable, JobCancelled, OblikError, RequestError
 from oblik.flows.acceptance import read_acceptance
+from oblik.flows.day_report import Ascent, DayReport, PersonaDay, RungDay, TrendPoint, Trouble, What, mean_of
 from oblik.flows.logs import Journal
 from oblik.generation.order_report import FILE_NAME as ORDER_REPORT
 from oblik.generation.order_report import read_order_report
 from oblik.generation.record import FILE_NAME, USUAL, Kind, Record, read_record
-from oblik.likeness.gate import MISS
+from oblik.likeness.acceptance import FAST
 from oblik.paths import Home
 from oblik.personas.store import PersonaStore
 from oblik.training.artifact import latest_artifact
@@ -31,97 +30,6 @@ DAYS = 14
 """So many days the trend looks back."""
 REFUSALS = {error.code for error in (RequestError, *RequestError.__subclasses__(), BackendUnavailable)}
 """Codes of what was not begun: a wish that cannot be met as asked, an extra or a file that is missing."""
-What = Literal["failure", "refusal", "stop"]
-
-
-class _Plain(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class PersonaDay(_Plain):
-    """One person's pictures. ``scores`` are in the order they were made, None where no face was found."""
-
-    persona: str
-    batches: int
-    pictures: int
-    scores: list[float | None]
-    mean_likeness: float | None
-    recognised: int
-    threshold: float | None
-    reliable: int
-    switches: int
-    rungs: dict[str, int]
-    degradations: dict[str, int]
-    lacks: dict[str, int]
-    flags: int
-    lora: str | None
-    accepted: bool | None
-    acceptance: str
-
-
-class Trouble(_Plain):
-    """An operation that did not end well, or pictures that failed, and how often. A refusal is no failure:
-    something asked for cannot be, or an extra is missing. A stop is somebody's wish."""
-
-    kind: What
-    what: str
-    level: str
-    code: str
-    times: int
-
-
-class TrendPoint(_Plain):
-    """All persons together on one day."""
-
-    day: date
-    pictures: int
-    mean_likeness: float | None
-
-
-class DayReport(_Plain):
-    """One day. ``hottest_c`` is of the orders of the day."""
-
-    day: date
-    personas: list[PersonaDay]
-    troubles: list[Trouble]
-    operations: dict[str, int]
-    hottest_c: float | None
-    trend: list[TrendPoint]
-
-    @property
-    def pictures(self) -> int:
-        return sum(entry.pictures for entry in self.personas)
-
-    @property
-    def mean_likeness(self) -> float | None:
-        return mean_of([score for entry in self.personas for score in entry.scores])
-
-    @property
-    def switches(self) -> int:
-        return sum(entry.switches for entry in self.personas)
-
-    @property
-    def degradations(self) -> int:
-        return sum(sum(entry.degradations.values()) for entry in self.personas)
-
-    @property
-    def flags(self) -> int:
-        return sum(entry.flags for entry in self.personas)
-
-    @property
-    def failures(self) -> int:
-        return self._times("failure")
-
-    @property
-    def refusals(self) -> int:
-        return self._times("refusal")
-
-    @property
-    def stops(self) -> int:
-        return self._times("stop")
-
-    def _times(self, kind: What) -> int:
-        return sum(trouble.times for trouble in self.troubles if trouble.kind == kind)
 
 
 def gather(home: Home, day: date, slug: str | None = None) -> DayReport:
@@ -137,8 +45,8 @@ def gather(home: Home, day: date, slug: str | None = None) -> DayReport:
     slugs = list(triggers)
     places = [home.persona(name).gallery for name in slugs]
     places += [Path(line["folder"]) for line in lines if "folder" in line]
-    records = list(_records(places, first, until, triggers))
-    today = [record for record in records if record.started_at >= since]
+    batches = list(_batches(places, first, until, triggers))
+    today = [batch for batch in batches if batch.record.started_at >= since]
     orders = list(_orders(places, since, until))
     failed = Counter(failure.code for report in orders for failure in report.failures)
     return DayReport(
@@ -147,38 +55,39 @@ def gather(home: Home, day: date, slug: str | None = None) -> DayReport:
         troubles=[*_troubles(of_day), *(_failed(code, times) for code, times in sorted(failed.items()))],
         operations=dict(Counter(line["what"] for line in of_day if line.get("outcome") == "done")),
         hottest_c=max((r.machine.hottest_c for r in orders if r.machine.hottest_c is not None), default=None),
-        trend=_trend(records, day),
+        trend=_trend([batch.record for batch in batches], day),
     )
 
 
-def mean_of(scores: Sequence[float | None]) -> float | None:
-    """Mean of likeness scores, a picture without a face counting as a miss; None of nothing."""
-    values = [MISS if score is None else score for score in scores]
-    return sum(values) / len(values) if values else None
-
-
 def switched(record: Record) -> bool:
-    """Whether the reliable mode came in by itself: fast pictures climbed, or the LoRA's test called for it."""
+    """Whether the reliable mode came in by itself: fast pictures climbed, or the LoRA's test called."""
     climbed = record.plan.mode == "reliable" or any(step.kind == "rung" for step in record.steps)
     usual = any(step.name == USUAL for step in record.steps)
     return usual or (record.asked.mode == "fast" and climbed)
 
 
-def _records(
+class _Batch(NamedTuple):
+    """A record, and its folder as `oblik gallery` calls it."""
+
+    name: str
+    record: Record
+
+
+def _batches(
     places: Sequence[Path], since: datetime, until: datetime, triggers: Mapping[str, str]
-) -> Iterator[Record]:
-    """Records of these days, oldest first. A file that was not touched since then is not opened.
+) -> Iterator[_Batch]:
+    """Batches of these days, oldest first. A file that was not touched since then is not opened.
 
     Pictures without the token or the LoRA, made to compare with, are not pictures of the person.
     """
-    files = {
-        file.resolve()
-        for place in places if place.is_dir()
+    names = {
+        file.resolve(): file.parent.relative_to(place).as_posix()
+        for place in reversed(places) if place.is_dir()
         for file in place.rglob(FILE_NAME)
         if not any(part.startswith(".") for part in file.relative_to(place).parts)  # attempts of a climb
     }  # fmt: skip
     found = []
-    for file in sorted(files):
+    for file, name in sorted(names.items()):
         if file.stat().st_mtime < since.timestamp():
             continue
         try:
@@ -188,8 +97,8 @@ def _records(
         trigger = triggers.get(record.plan.persona or "")
         shown = trigger is not None and trigger in record.plan.prompt and record.plan.lora_scale > 0
         if shown and since <= record.started_at < until:
-            found.append(record)
-    yield from sorted(found, key=lambda record: record.started_at)
+            found.append(_Batch(name, record))
+    yield from sorted(found, key=lambda batch: batch.record.started_at)
 
 
 def _orders(places: Sequence[Path], since: datetime, until: datetime) -> Iterator[Any]:
@@ -203,8 +112,9 @@ def _orders(places: Sequence[Path], since: datetime, until: datetime) -> Iterato
             yield report
 
 
-def _person(home: Home, slug: str, records: Sequence[Record]) -> PersonaDay:
-    own = [record for record in records if record.plan.persona == slug]
+def _person(home: Home, slug: str, batches: Sequence[_Batch]) -> PersonaDay:
+    mine = [batch for batch in batches if batch.record.plan.persona == slug]
+    own = [batch.record for batch in mine]
     pictures = [picture for record in own for picture in record.pictures]
     scores = [picture.likeness for picture in pictures if picture.face_found is not None]
     recognised = sum(
@@ -212,7 +122,6 @@ def _person(home: Home, slug: str, records: Sequence[Record]) -> PersonaDay:
         for record in own
         for picture in record.pictures
     )
-    lora, accepted, words = _acceptance(home, slug)
     return PersonaDay(
         persona=slug,
         batches=len(own),
@@ -227,9 +136,8 @@ def _person(home: Home, slug: str, records: Sequence[Record]) -> PersonaDay:
         degradations=_steps(own, "degradation"),
         lacks=dict(Counter(step.reason for record in own for step in record.steps if step.kind == "lack")),
         flags=sum(_steps(own, "flag").values()),
-        lora=lora,
-        accepted=accepted,
-        acceptance=words,
+        climbs=[climb for batch in mine if (climb := _climb(batch))],
+        **_acceptance(home, slug),
     )
 
 
@@ -238,18 +146,43 @@ def _steps(records: Sequence[Record], kind: Kind) -> dict[str, int]:
     return dict(Counter(step.name for record in records for step in record.steps if step.kind == kind))
 
 
-def _acceptance(home: Home, slug: str) -> tuple[str | None, bool | None, str]:
-    """The LoRA in use, whether it was accepted, and the line of its test."""
+def _climb(batch: _Batch) -> Ascent | None:
+    """The way up of a batch that climbed; None of one that did not have to."""
+    steps = batch.record.steps
+    if not any(step.kind in ("rung", "flag") for step in steps):
+        return None
+    return Ascent(
+        batch=batch.name,
+        at=batch.record.started_at,
+        asked=batch.record.asked.mode,
+        usual=next((step.reason for step in steps if step.name == USUAL), ""),
+        threshold=batch.record.threshold,
+        rungs=[
+            RungDay(name=step.name, reason=step.reason, before=step.likeness_before,
+                    after=step.likeness_after, guards=step.guards)
+            for step in steps if step.kind == "rung"
+        ],
+        lacks=[step.reason for step in steps if step.kind == "lack"],
+        flag=next((step.reason for step in steps if step.kind == "flag"), ""),
+    )  # fmt: skip
+
+
+def _acceptance(home: Home, slug: str) -> dict[str, Any]:
+    """The LoRA in use, whether it was accepted, the line of its test, and what that calls for."""
+    unknown = {"lora": None, "accepted": None, "profile": FAST, "advice": []}
     loras = home.persona(slug).loras
     try:
         version = latest_artifact(loras)
     except OblikError:
-        return None, None, "no LoRA yet"
+        return unknown | {"acceptance": "no LoRA yet"}
     try:
         found = read_acceptance(loras / version)
     except OblikError:
-        return version, None, "not tested yet: oblik likeness accept"
-    return version, found.accepted, found.line
+        return unknown | {"lora": version, "acceptance": "not tested yet: oblik likeness accept"}
+    return {
+        "lora": version, "accepted": found.accepted, "acceptance": found.line, "profile": found.profile,
+        "advice": [advice.text for advice in found.advice],
+    }  # fmt: skip
 
 
 def _troubles(lines: Sequence[dict[str, Any]]) -> list[Trouble]:

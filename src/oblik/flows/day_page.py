@@ -13,8 +13,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from oblik import __version__
-from oblik.flows.charts import Marks, day_strip, trend_chart
-from oblik.flows.day import DayReport
+from oblik.flows.charts import Marks, climb_chart, day_strip, trend_chart
+from oblik.flows.day_report import Ascent, DayReport
 from oblik.flows.report import TEMPLATES
 from oblik.generation.record import FLAG
 from oblik.likeness.gate import MISS
@@ -62,6 +62,7 @@ def page(report: DayReport) -> str:
         report=report,
         sentence=sentence(report),
         flag=FLAG,
+        way=way,
         troubles=[pair for pair in TROUBLES if any(t.kind == pair[0] for t in report.troubles)],
         strip=day_strip(rows, [entry.threshold for entry in measured]) if rows else "",
         trend=trend_chart(
@@ -70,6 +71,16 @@ def page(report: DayReport) -> str:
             [point.mean_likeness for point in report.trend],
         ),
         version=__version__,
+    )
+
+
+def way(climb: Ascent) -> str:
+    """The chart of a climb; nothing where no rung was measured."""
+    if not climb.likeness:
+        return ""
+    rungs = [f"rung {rung.name[0]}" for rung in climb.rungs if rung.after is not None]
+    return climb_chart(
+        climb.likeness, [f"{climb.asked}, first" if climb.asked else "", *rungs], climb.threshold
     )
 
 

@@ -48,7 +48,7 @@ FLAG, USUAL = "collect more photos / retrain", "reliable by itself"
 
 class Step(BaseModel):
     """What befell a plan, with the reason. ``rung``: it was raised for likeness; ``degradation``: something
-    of it was given up; ``lack``: what could not be had; ``flag``: somebody should act; ``note``: anything else.
+    of it was given up; ``lack``: what could not be had; ``flag``: somebody should act; ``note``: all else.
 
     Steps of older records are sorted by their names. ``guards`` is what the guards found beside the likeness.
     """
