@@ -108,7 +108,10 @@ def test_a_batch_that_is_alike_enough_climbs_nothing(make: Make) -> None:
     assert (record.steps, record.plan.mode) == ([], "fast")
     assert len(said) == 1
     assert said[0].startswith("likeness 0.9")
-    assert f"threshold {record.threshold:.3f}" in said[0]
+    assert f"threshold {record.threshold:.3f}; " in said[0]
+    assert record.guards is not None
+    assert said[0].endswith(record.guards.words)
+    assert record.guards.bleed == "bleed not measured"
     assert all(picture.likeness is not None for picture in read_record(folder).pictures)
 
 
@@ -132,6 +135,8 @@ def test_a_batch_below_the_threshold_climbs_and_the_best_attempt_is_what_is_left
         picture.sha256 for picture in record.pictures
     ]
     assert all(line.count("threshold") == 1 for line in said[:3])
+    for step, line in zip((first, second), said[1:3], strict=True):
+        assert f"; {step.guards} (" in line
 
 
 def test_the_best_attempt_need_not_be_the_last_and_what_to_do_is_said(make: Make) -> None:

@@ -41,7 +41,7 @@ def story(world: World) -> Story:
     )  # fmt: skip
     strangers = pictures_in(gallery / "without_token")
     scores = dict(zip(strangers, ruler.score(strangers, SilentProgress()), strict=True))
-    note_scores(gallery / "without_token", scores, ruler.calibration.threshold)
+    note_scores(gallery / "without_token", scores, ruler)
     return Story(
         persona=world.persona, pack=world.pack.manifest, dataset=dataset,
         dataset_dir=world.home.persona("sitter").datasets / "v001", photos_dir=world.photos_dir,
@@ -124,7 +124,7 @@ def test_the_summary_is_one_line(story: Story) -> None:
     line = summary(story)
     assert "\n" not in line
     assert line.startswith("likeness 0.9")
-    assert "recognised; without the token" in line
+    assert "recognised; no copies; without the token" in line
     assert line.endswith("LoRA trained in 94 s")
 
 

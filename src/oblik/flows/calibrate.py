@@ -18,11 +18,12 @@ from oblik.errors import InvalidInput, NotFound
 from oblik.faces.stack import FaceStack
 from oblik.flows.impostors import open_impostors
 from oblik.generation.engine import GRID
-from oblik.generation.record import FILE_NAME, Record, read_record, write_record
+from oblik.generation.record import FILE_NAME, Guards, Record, read_record, write_record
 from oblik.images import open_upright
 from oblik.likeness.calibration import Calibration, calibrate
 from oblik.likeness.findings import LikenessReport
 from oblik.likeness.gate import judge
+from oblik.likeness.guards import Bleed, bleed_words, copy_words, measure_copying
 from oblik.likeness.pairs import Impostors, References, Score, score_images
 from oblik.likeness.report import write_report
 from oblik.packs.manifest import OpenPack
@@ -119,7 +120,7 @@ def measure(
         without_token=strangers,
     )
     write_report(report, ruler.impostors, ruler.references, folder)
-    note_scores(folder, dict(zip(pictures, scores, strict=True)), ruler.calibration.threshold)
+    note_scores(folder, dict(zip(pictures, scores, strict=True)), ruler, report.bleed)
     return report
 
 
@@ -158,20 +159,34 @@ def pictures_in(folder: Path) -> list[Path]:
     return [path for path in found if path.is_file()]
 
 
-def note_scores(folder: Path, scores: dict[Path, Score], threshold: float) -> None:
-    """Write likeness and threshold into every record in ``folder``."""
+def note_scores(folder: Path, scores: dict[Path, Score], ruler: Ruler, bleed: Bleed | None = None) -> None:
+    """Write likeness, threshold and guards into every record in ``folder``."""
     for place in _records(folder):
-        write_record(_scored(read_record(place), place.parent, scores, threshold), place.parent)
+        write_record(_scored(read_record(place), place.parent, scores, ruler, bleed), place.parent)
 
 
-def _scored(record: Record, folder: Path, scores: dict[Path, Score], threshold: float) -> Record:
+def _scored(
+    record: Record, folder: Path, scores: dict[Path, Score], ruler: Ruler, bleed: Bleed | None
+) -> Record:
     pictures = [
         picture.model_copy(update={"likeness": score.centroid, "face_found": score.found})
         if (score := scores.get(folder / picture.file))
         else picture
         for picture in record.pictures
     ]
-    return record.model_copy(update={"pictures": pictures, "threshold": threshold})
+    own = {p.file: score for p in pictures if (score := scores.get(folder / p.file))}
+    guards = _guarded(own, ruler.references, bleed)
+    threshold = ruler.calibration.threshold
+    return record.model_copy(update={"pictures": pictures, "threshold": threshold, "guards": guards})
+
+
+def _guarded(scores: dict[str, Score], references: References, bleed: Bleed | None) -> Guards:
+    copying = measure_copying(list(scores.values()), list(scores), references, np.random.default_rng(0))
+    return Guards(
+        copying=copy_words(copying, sum(score.found for score in scores.values())),
+        suspects=copying.suspects if copying else [],
+        bleed=bleed_words(bleed),
+    )
 
 
 def _records(folder: Path) -> list[Path]:

@@ -240,7 +240,7 @@ class _Demo:
             for kind in ("without_lora", "without_token"):
                 pictures = pictures_in(self.batch_dir(kind))
                 scores = dict(zip(pictures, ruler.score(pictures, self.progress), strict=True))
-                note_scores(self.batch_dir(kind), scores, ruler.calibration.threshold)
+                note_scores(self.batch_dir(kind), scores, ruler)
             return {"verdict": report.verdict.value}
 
         self.ledger.once("likeness", inputs, score, intact=lambda _: self._scored())

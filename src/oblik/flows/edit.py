@@ -192,5 +192,5 @@ def _measured(persona: Persona, record: Record, folder: Path, where: Where, prog
         return record
     paths = [folder / picture.file for picture in record.pictures]
     scores = ruler.score(paths, progress)
-    note_scores(folder, dict(zip(paths, scores, strict=True)), ruler.calibration.threshold)
+    note_scores(folder, dict(zip(paths, scores, strict=True)), ruler)
     return read_record(folder)

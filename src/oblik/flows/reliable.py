@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,8 +26,9 @@ from oblik.flows.generate import generate
 from oblik.generation.engine import FIRST, Engine
 from oblik.generation.ladder import EDIT, FACE, Climb, Heights, Ladder, climb, ladder, raise_by
 from oblik.generation.plan import Plan
-from oblik.generation.record import FILE_NAME, FLAG, USUAL, Record, Step, read_record, write_record
+from oblik.generation.record import FILE_NAME, FLAG, USUAL, Guards, Record, Step, read_record, write_record
 from oblik.likeness.gate import MISS
+from oblik.likeness.pairs import Score
 from oblik.packs.manifest import OpenPack
 from oblik.paths import Home, latest_version, next_version, private_dir
 from oblik.personas.permission import under_consent
@@ -61,11 +62,13 @@ class Climbing:
 
 
 class Attempted(NamedTuple):
-    """A plan that ran, where its pictures lie, and their mean likeness."""
+    """A plan that ran, where its pictures lie, and their mean likeness with what was found beside it."""
 
     plan: Plan
     folder: Path
-    likeness: float
+    likeness: float = float("-inf")
+    scores: Sequence[Score] = ()
+    guards: Guards | None = None
 
 
 def generate_in_mode(
@@ -209,29 +212,32 @@ class _Run:
 
         def run(raised: Plan) -> float:
             place = folder.with_name(f".{folder.name}-rung{len(tried)}") if tried else folder
-            tried.append(Attempted(raised, place, float("-inf")))
-            likeness = self._measured(raised, place, ruler)
-            tried[-1] = Attempted(raised, place, likeness)
+            tried.append(Attempted(raised, place))
+            made = tried[-1] = self._measured(raised, place, ruler)
             if len(tried) == 1:
-                self.say(f"likeness {likeness:.3f}, threshold {threshold:.3f}")
-            return likeness
+                beside = f"; {made.guards.words}" if made.guards else ""
+                self.say(f"likeness {made.likeness:.3f}, threshold {threshold:.3f}{beside}")
+            return made.likeness
+
+        def note(step: Step) -> None:
+            if step.likeness_after is not None and (guards := tried[-1].guards):
+                step.guards = guards.copying
+            self.say(_line(step, threshold))
 
         with _climbing(folder):
             try:
-                found = climb(
-                    plan, run, threshold, rungs=steps.rungs, at_least=at_least,
-                    note=lambda step: self.say(_line(step, threshold)),
-                )  # fmt: skip
+                found = climb(plan, run, threshold, rungs=steps.rungs, at_least=at_least, note=note)
             finally:
                 _keep_best(tried, folder)
         return self._told(plan, found, steps, folder, threshold), folder
 
-    def _measured(self, plan: Plan, folder: Path, ruler: Ruler) -> float:
+    def _measured(self, plan: Plan, folder: Path, ruler: Ruler) -> Attempted:
         record, _ = self.once(plan, folder)
         paths = [folder / picture.file for picture in record.pictures]
         scores = ruler.score(paths, self.progress)
-        note_scores(folder, dict(zip(paths, scores, strict=True)), ruler.calibration.threshold)
-        return float(np.mean([MISS if score.centroid is None else score.centroid for score in scores]))
+        note_scores(folder, dict(zip(paths, scores, strict=True)), ruler)
+        likeness = float(np.mean([MISS if score.centroid is None else score.centroid for score in scores]))
+        return Attempted(plan, folder, likeness, scores, read_record(folder).guards)
 
     def _told(self, plan: Plan, found: Climb, steps: Ladder, folder: Path, threshold: float) -> Record:
         """The best attempt's record, with what was asked and the way up."""
@@ -296,6 +302,6 @@ def _line(step: Step, threshold: float) -> str:
     if step.likeness_before is None or step.likeness_after is None:
         return f"rung {step.name}: {step.reason}"
     before, after = step.likeness_before, step.likeness_after
-    return (
-        f"rung {step.name}: likeness {before:.3f} -> {after:.3f}, threshold {threshold:.3f} ({step.reason})"
-    )
+    beside = f"; {step.guards}" if step.guards else ""
+    likeness = f"likeness {before:.3f} -> {after:.3f}, threshold {threshold:.3f}{beside}"
+    return f"rung {step.name}: {likeness} ({step.reason})"

@@ -80,6 +80,22 @@ def _kind_of(name: str) -> Kind:
     return "lack" if name == "not available" else "flag" if name == FLAG else "degradation"
 
 
+class Guards(BaseModel):
+    """What was found beside the likeness of a batch, in words: whether pictures are too close to one training
+    photo (``suspects``), and whether strangers of the same prompts look like the person. What was
+    not measured says so."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    copying: str
+    suspects: list[str]
+    bleed: str
+
+    @property
+    def words(self) -> str:
+        return f"{self.copying}; {self.bleed}"
+
+
 class Restoration(BaseModel):
     """What was done to the faces of the batch ``of``: ``weight`` of a network's face was blended in.
 
@@ -121,6 +137,7 @@ class Record(BaseModel):
     pictures: list[Picture]
     grid: str | None = None
     threshold: float | None = None
+    guards: Guards | None = None
     restoration: Restoration | None = None
 
 

@@ -19,7 +19,7 @@ from oblik.errors import InvalidInput
 from oblik.likeness.advice import advise
 from oblik.likeness.calibration import ENOUGH_IDENTITIES, ENOUGH_SCORES, Calibration
 from oblik.likeness.findings import Advice, ImageScore, LikenessReport, Verdict
-from oblik.likeness.guards import measure_bleed, measure_copying
+from oblik.likeness.guards import bleed_words, copy_words, measure_bleed, measure_copying
 from oblik.likeness.intervals import Interval, Rate, mean_interval, median_interval, rate
 from oblik.likeness.pairs import References, Score, Scores_N, centroid_scores, leave_one_out
 
@@ -91,14 +91,13 @@ def judge(
 
 
 def sentence(report: LikenessReport) -> str:
-    """The verdict in one line: likeness, interval, threshold, verdict, bleed, misses."""
+    """The verdict in one line: likeness, interval, threshold, verdict, both guards, misses."""
     calibration = report.calibration
     threshold = f"threshold {calibration.threshold:.2f} at FMR {100 * calibration.fmr:g} %"
     if not calibration.can_claim:
         threshold += f" (provisional: {calibration.impostor_identities} impostors)"
     parts = [f"likeness {report.median}, {threshold}: {report.verdict.value}"]
-    if report.bleed is not None and report.bleed.median is not None:
-        parts.append(f"without the token {report.bleed.median:.2f}")
+    parts += [copy_words(report.copying, report.images - report.misses), bleed_words(report.bleed)]
     if report.misses:
         parts.append(f"no face in {report.misses} of {report.images}")
     return "; ".join(parts)
