@@ -17,10 +17,10 @@ from oblik.datasets.manifest import Split
 from oblik.errors import ConsentError, JobCancelled, NotFound
 from oblik.flows.gallery import batches
 from oblik.flows.generate import replay
-from oblik.flows.reliable import EXHAUSTED, PHOTOS, Climbing, generate_in_mode, reference_photos, sweep
+from oblik.flows.reliable import PHOTOS, Climbing, generate_in_mode, reference_photos, sweep
 from oblik.generation.engine import FIRST, GRID, picture_name
 from oblik.generation.plan import Plan
-from oblik.generation.record import USUAL, Picture, Record, read_record, write_record
+from oblik.generation.record import FLAG, USUAL, Picture, Record, read_record, write_record
 from oblik.images import grid, save_clean_png
 from oblik.packs.manifest import OpenPack
 from oblik.paths import private_dir, sha256_file
@@ -143,9 +143,14 @@ def test_the_best_attempt_need_not_be_the_last_and_what_to_do_is_said(make: Make
     engine = ClimbableEngine({"bare": 0.48, "referred": 0.52, "larger": 0.4})
     record, folder, said = make(engine)
     assert record.plan == engine.plans[1]
-    assert record.steps[-1].name == EXHAUSTED
-    assert EXHAUSTED in said[-1]
-    assert "oblik dataset build" in said[-1]
+    assert record.steps[-1].name == FLAG
+    assert sum(line.endswith(FLAG) for line in said) == 1
+    assert said[-len(record.advice) :] == [f"advice: {line}" for line in record.advice]
+    photograph, retrain, *scale = record.advice
+    assert "oblik dataset build" in photograph
+    assert "oblik train --steps 80" in retrain, "the last of 40 steps was the best that anybody knows"
+    assert record.plan.lora_scale < 0.9
+    assert f"at {record.plan.lora_scale:.2f}" in scale[0]
     assert gallery(folder) == ["v001"]
     measured = np.mean([picture.likeness for picture in record.pictures if picture.likeness is not None])
     assert measured == pytest.approx(record.steps[0].likeness_after)
@@ -155,7 +160,7 @@ def test_how_far_it_climbs_can_be_limited(make: Make) -> None:
     engine = ClimbableEngine()
     record, _, _ = make(engine, highest=1)
     assert len(engine.plans) == 2
-    assert [step.name for step in record.steps] == ["1 reference", EXHAUSTED]
+    assert [step.name for step in record.steps] == ["1 reference", FLAG]
 
 
 def test_a_reliable_plan_refers_to_photos_in_any_case(make: Make) -> None:

@@ -88,6 +88,16 @@ def test_verdicts(references: References, values: list[float], verdict: Verdict,
     assert [t for t in topics(report) if t in ("likeness", "certainty")] == ([topic] if topic else [])
 
 
+@pytest.mark.parametrize(("scale", "said"), [(None, True), (0.8, True), (0.9, False), (1.0, False)])
+def test_a_scale_at_its_end_is_not_raised(references: References, scale: float | None, said: bool) -> None:
+    for values in ([0.4, 0.45, 0.5, 0.55, 0.5, 0.52], [0.3, 0.4, 0.62, 0.64, 0.66, 0.68]):
+        rng = np.random.default_rng(0)
+        report = judge(scored(*values), CALIBRATION, references, persona="subject", rng=rng, lora_scale=scale)
+        text = next(a.text for a in report.advice if a.topic in ("likeness", "certainty"))
+        assert ("raise the LoRA scale" in text) is said
+        assert scale is None or "likeness" not in topics(report) or f"{scale:.2f}" in text
+
+
 def test_misses_are_counted_never_skipped(references: References) -> None:
     report = judged(scored(0.8, None, 0.8, None, None), references)
     assert (report.images, report.misses) == (5, 3)

@@ -118,6 +118,7 @@ def measure(
         rng=np.random.default_rng(seed),
         names=[path.relative_to(folder).as_posix() for path in pictures],
         without_token=strangers,
+        lora_scale=max((read_record(place).plan.lora_scale for place in _records(folder)), default=None),
     )
     write_report(report, ruler.impostors, ruler.references, folder)
     note_scores(folder, dict(zip(pictures, scores, strict=True)), ruler, report.bleed)

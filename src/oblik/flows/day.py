@@ -164,6 +164,7 @@ def _climb(batch: _Batch) -> Ascent | None:
         ],
         lacks=[step.reason for step in steps if step.kind == "lack"],
         flag=next((step.reason for step in steps if step.kind == "flag"), ""),
+        advice=batch.record.advice,
     )  # fmt: skip
 
 

@@ -42,6 +42,7 @@ class Ascent(_Plain):
     rungs: list[RungDay]
     lacks: list[str]
     flag: str
+    advice: list[str]
 
     @property
     def likeness(self) -> list[float]:

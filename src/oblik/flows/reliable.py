@@ -27,7 +27,9 @@ from oblik.generation.engine import FIRST, Engine
 from oblik.generation.ladder import EDIT, FACE, Climb, Heights, Ladder, climb, ladder, raise_by
 from oblik.generation.plan import Plan
 from oblik.generation.record import FILE_NAME, FLAG, USUAL, Guards, Record, Step, read_record, write_record
-from oblik.likeness.gate import MISS
+from oblik.likeness.advice import remedies
+from oblik.likeness.findings import Advice
+from oblik.likeness.gate import MISS, judge
 from oblik.likeness.pairs import Score
 from oblik.packs.manifest import OpenPack
 from oblik.paths import Home, latest_version, next_version, private_dir
@@ -38,8 +40,6 @@ from oblik.training.artifact import MANIFEST, read_artifact
 
 PHOTOS = 8
 """How many photos the first rung refers to."""
-EXHAUSTED = FLAG
-AFTER_LAST = "oblik dataset build PHOTOS && oblik train"
 _ATTEMPT = re.compile(r"\.(v\d{3,})-(?:rung\d+|before)")
 
 
@@ -229,7 +229,8 @@ class _Run:
                 found = climb(plan, run, threshold, rungs=steps.rungs, at_least=at_least, note=note)
             finally:
                 _keep_best(tried, folder)
-        return self._told(plan, found, steps, folder, threshold), folder
+        best = max(tried, key=lambda attempt: attempt.likeness)
+        return self._told(plan, found, steps, folder, best, ruler), folder
 
     def _measured(self, plan: Plan, folder: Path, ruler: Ruler) -> Attempted:
         record, _ = self.once(plan, folder)
@@ -239,8 +240,11 @@ class _Run:
         likeness = float(np.mean([MISS if score.centroid is None else score.centroid for score in scores]))
         return Attempted(plan, folder, likeness, scores, read_record(folder).guards)
 
-    def _told(self, plan: Plan, found: Climb, steps: Ladder, folder: Path, threshold: float) -> Record:
+    def _told(
+        self, plan: Plan, found: Climb, steps: Ladder, folder: Path, best: Attempted, ruler: Ruler
+    ) -> Record:
         """The best attempt's record, with what was asked and the way up."""
+        threshold = ruler.calibration.threshold
         record = read_record(folder)
         record.asked = plan
         record.steps += [*self._by_itself(), *found.steps]
@@ -251,10 +255,24 @@ class _Run:
                 f"mean likeness {found.best.likeness:.3f} is below the threshold {threshold:.3f} "
                 "after the last rung"
             )
-            record.steps.append(Step(name=EXHAUSTED, kind="flag", reason=reason))
-            self.say(f"{reason}: {EXHAUSTED}: {AFTER_LAST}")
+            record.steps.append(Step(name=FLAG, kind="flag", reason=reason))
+            record.advice = [each.text for each in self._remedies(best, ruler)]
+            self.say(f"{reason}: {FLAG}")
+            for line in record.advice:
+                self.say(f"advice: {line}")
         write_record(record, folder)
         return record
+
+    def _remedies(self, best: Attempted, ruler: Ruler) -> list[Advice]:
+        """What is left to do, with the number behind each; what a test of the LoRA found to photograph."""
+        scale, lora = best.plan.lora_scale, best.plan.lora
+        report = judge(
+            best.scores, ruler.calibration, ruler.references, persona=self.persona.slug,
+            rng=np.random.default_rng(0), lora_scale=scale,
+        )  # fmt: skip
+        folder = self.home.persona(self.persona.slug).loras / (lora or "")
+        artifact = read_artifact(folder) if lora and (folder / MANIFEST).is_file() else None
+        return remedies(report, artifact, scale)
 
     def _by_itself(self) -> list[Step]:
         """That the mode is the LoRA's usual one, and nobody's wish."""

@@ -115,7 +115,8 @@ class Restoration(BaseModel):
 
 class Record(BaseModel):
     """What ran, with what, for how long, and how alike it came out. ``pack_sha256`` stands for every
-    file of the pack (`pack_sha256`); it is None in older records."""
+    file of the pack (`pack_sha256`); it is None in older records. ``advice`` is what to do where even
+    the last rung was not enough."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -138,6 +139,7 @@ class Record(BaseModel):
     grid: str | None = None
     threshold: float | None = None
     guards: Guards | None = None
+    advice: list[str] = Field(default_factory=list)
     restoration: Restoration | None = None
 
 

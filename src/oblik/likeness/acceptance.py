@@ -17,6 +17,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict
 
+from oblik.likeness.advice import raise_scale, retrain
 from oblik.likeness.findings import Advice, LikenessReport, Verdict
 from oblik.likeness.gate import ENOUGH_STRESS, MISS, WANTED_TPR, acceptance
 from oblik.likeness.guards import Bleed, Copy
@@ -26,8 +27,6 @@ from oblik.training.artifact import LoraArtifact
 
 NAMED = 4
 """So many of the conditions that fail are named."""
-HIGHEST_SCALE, SCALE_STEP = 0.9, 0.1
-"""Of the LoRA, in the requirement's range of 0.6 to 0.9."""
 FAST, RELIABLE = "fast", "reliable"
 
 
@@ -160,7 +159,7 @@ def _remedies(
 ) -> list[Advice]:
     """What to do about a LoRA that falls short: photograph, retrain, raise its scale; what does not apply is
     left out."""
-    found = (_photograph(report, conditions), _retrain(report, artifact), _raise_scale(report, lora_scale))
+    found = (_photograph(report, conditions), retrain(report, artifact), raise_scale(report, lora_scale))
     return [advice for advice in found if advice is not None]
 
 
@@ -175,34 +174,6 @@ def _photograph(report: LikenessReport, conditions: list[Condition]) -> Advice |
         f"{report.calibration.threshold:.2f} ({named}): take photos of these, then oblik dataset build PHOTOS"
     )
     return Advice(topic="photograph", text=text, number=len(failed))
-
-
-def _retrain(report: LikenessReport, artifact: LoraArtifact) -> Advice | None:
-    """Longer where the last step was the best, with a higher rank where an earlier one was."""
-    chosen, steps, rank = artifact.chosen_step, artifact.steps, artifact.rank
-    if report.copying is not None and not report.copying.passed:
-        return None  # it has learned the photos by heart: more photos, not more training
-    if chosen is None or chosen >= steps:
-        best = "the last step was the best" if chosen is not None else "nobody judged its checkpoints"
-        text = f"retrain: {best} of {steps}: oblik train --steps {2 * steps}"
-        return Advice(topic="retrain", text=text, number=steps)
-    text = (
-        f"retrain: step {chosen} of {steps} was the best, so more steps do not help: with the new photos, "
-        f"oblik train --rank {2 * rank} (it was {rank})"
-    )
-    return Advice(topic="retrain", text=text, number=chosen)
-
-
-def _raise_scale(report: LikenessReport, lora_scale: float) -> Advice | None:
-    """Not where faces are missing: a stronger LoRA costs more of them."""
-    if lora_scale >= HIGHEST_SCALE or report.misses:
-        return None
-    higher = min(HIGHEST_SCALE, round(lora_scale + SCALE_STEP, 2))
-    text = (
-        f"raise the LoRA scale: the mean is {report.mean.value:.2f} at {lora_scale:.2f}, threshold "
-        f"{report.calibration.threshold:.2f}: oblik generate --lora-scale {higher:.2f}"
-    )
-    return Advice(topic="scale", text=text, number=report.mean.value)
 
 
 def _other(report: LikenessReport, remedies: list[Advice]) -> list[Advice]:

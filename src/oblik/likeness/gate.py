@@ -40,11 +40,13 @@ def judge(
     rng: np.random.Generator,
     names: Sequence[str] = (),
     without_token: Sequence[Score] = (),
+    lora_scale: float | None = None,
 ) -> LikenessReport:
     """Weigh generated pictures against the persona's threshold.
 
     ``scores`` come from `score_images` with the held-out references; ``without_token`` likewise from
     the same prompts and seeds without the trigger. ``names`` are shown for the pictures (default 1, 2...).
+    ``lora_scale`` is what they were made with, for the advice.
     Raises InvalidInput without any picture, or when impostors and references are of two face stacks.
     """
     if not scores:
@@ -86,7 +88,7 @@ def judge(
     report.sentence = sentence(report)
     report.accepted, line = acceptance(report.stress, calibration)
     report.acceptance = f"own stress photos: {line}"
-    report.advice = advise(report)
+    report.advice = advise(report, lora_scale)
     return report
 
 
