@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ from oblik.flows.logs import Journal
 from oblik.generation.order_report import FILE_NAME as ORDER_REPORT
 from oblik.generation.order_report import read_order_report
 from oblik.generation.record import FILE_NAME, USUAL, Kind, Record, read_record
-from oblik.likeness.acceptance import FAST
+from oblik.likeness.acceptance import FAST, RELIABLE
 from oblik.paths import Home
 from oblik.personas.store import PersonaStore
 from oblik.training.artifact import latest_artifact
@@ -180,8 +181,11 @@ def _acceptance(home: Home, slug: str) -> dict[str, Any]:
         found = read_acceptance(loras / version)
     except OblikError:
         return unknown | {"lora": version, "acceptance": "not tested yet: oblik likeness accept"}
+    words = found.line
+    with suppress(OblikError):
+        words += f"; in the reliable mode {read_acceptance(loras / version, RELIABLE).line}"
     return {
-        "lora": version, "accepted": found.accepted, "acceptance": found.line, "profile": found.profile,
+        "lora": version, "accepted": found.accepted, "acceptance": words, "profile": found.profile,
         "advice": [advice.text for advice in found.advice],
     }  # fmt: skip
 

@@ -57,9 +57,10 @@ class Pairs(BaseModel):
 class Acceptance(BaseModel):
     """Whether a LoRA may be called good. ``accepted`` is None while there are too few images to claim it.
 
-    ``line`` says it in words; ``photos`` says the same of the person's own hard photos. ``profile`` is the
-    preset that pictures of this LoRA are made with unless another is named: ``reliable`` once it is known to
-    fall short.
+    ``line`` says it in words; ``photos`` says the same of the person's own hard photos. ``mode`` is that
+    of the pictures: a test in ``reliable`` says whether that passes, and leaves the usual mode as it is.
+    ``profile`` is the preset that pictures of this LoRA are made with unless another is named: ``reliable``
+    once it is known to fall short.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -75,6 +76,7 @@ class Acceptance(BaseModel):
     tpr: Rate
     fmr: float
     threshold: float
+    mode: str = FAST
     profile: str
     verdict: Verdict
     sentence: str
@@ -90,7 +92,8 @@ class Acceptance(BaseModel):
         """Why the reliable mode is usual, as "TPR 50.0 % over 12 pictures: even the upper end, 75.5 %,
         is below 90 %"; empty where it is not."""
         tpr, wanted = self.tpr, f"{100 * WANTED_TPR:.0f} %"
-        if self.profile != RELIABLE or not (self.accepted is False or tpr.high < WANTED_TPR):
+        short = self.accepted is False or tpr.high < WANTED_TPR
+        if not short or self.mode != FAST or self.profile != RELIABLE:
             return ""
         found = f"TPR {100 * tpr.value:.1f} % over {tpr.trials} pictures"
         if tpr.high < WANTED_TPR:
@@ -105,8 +108,9 @@ def weigh(
     artifact: LoraArtifact,
     lora_scale: float,
     now: datetime,
+    mode: str = FAST,
 ) -> Acceptance:
-    """Judge the test pictures of an artifact, which were made with ``lora_scale``."""
+    """Judge the test pictures of an artifact, which were made with ``lora_scale`` in ``mode``."""
     calibration = report.calibration
     accepted, line = acceptance(report.recognised, calibration)
     short = accepted is False or (calibration.can_claim and report.recognised.high < WANTED_TPR)
@@ -123,13 +127,14 @@ def weigh(
         tpr=report.recognised,
         fmr=calibration.fmr,
         threshold=calibration.threshold,
-        profile=RELIABLE if short else FAST,
+        mode=mode,
+        profile=RELIABLE if short or mode == RELIABLE else FAST,
         verdict=report.verdict,
         sentence=report.sentence,
         photos=report.acceptance,
         bleed=report.bleed,
         copying=report.copying,
-        advice=[*remedies, *_other(report, remedies), *_more_images(report)],
+        advice=[*remedies, *_other(report, remedies), *_more_images(report, mode)],
         conditions=conditions,
         pairs=Pairs(
             generated=[score.centroid for score in report.scores if score.centroid is not None],
@@ -181,12 +186,12 @@ def _other(report: LikenessReport, remedies: list[Advice]) -> list[Advice]:
     return [advice for advice in report.advice if not (remedies and advice.topic == "likeness")]
 
 
-def _more_images(report: LikenessReport) -> list[Advice]:
+def _more_images(report: LikenessReport, mode: str) -> list[Advice]:
     if report.images >= ENOUGH_STRESS:
         return []
     text = (
         f"{report.images} pictures were tested and {ENOUGH_STRESS} are needed to claim anything: "
-        f"oblik likeness accept --images {ENOUGH_STRESS}"
+        f"oblik likeness accept --images {ENOUGH_STRESS}{'' if mode == FAST else f' --mode {mode}'}"
     )
     return [Advice(topic="images", text=text, number=report.images)]
 
