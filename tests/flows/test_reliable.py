@@ -120,13 +120,13 @@ def test_a_batch_below_the_threshold_climbs_and_the_best_attempt_is_what_is_left
     record, folder, said = make(engine)
     assert [plan.steps for plan in engine.plans] == [4, 4, 60]
     assert [len(plan.references) > 0 for plan in engine.plans] == [False, True, True]
-    first, second, unavailable = record.steps
+    first, second = record.steps
     assert (first.name, second.name) == ("1 reference", "2 larger and longer")
     assert first.likeness_after == second.likeness_before
     likeness = [first.likeness_before, first.likeness_after, second.likeness_after]
     assert likeness == sorted(likeness, key=lambda value: value or 0.0)
-    assert unavailable.name == "not available"
-    assert unavailable.reason.startswith("rung 3, edit-reference")
+    assert second.reason == "64x64 px, 60 steps", "what it came to"
+    assert not any("not available" in line for line in said), "the third rung was not needed"
     assert (record.plan, record.asked) == (engine.plans[2], engine.plans[0])
     assert (record.asked.mode, record.plan.mode) == ("fast", "reliable")
     assert gallery(folder) == ["v001"]
@@ -143,7 +143,11 @@ def test_the_best_attempt_need_not_be_the_last_and_what_to_do_is_said(make: Make
     engine = ClimbableEngine({"bare": 0.48, "referred": 0.52, "larger": 0.4})
     record, folder, said = make(engine)
     assert record.plan == engine.plans[1]
-    assert record.steps[-1].name == FLAG
+    lack, flag = record.steps[-2:]
+    assert (lack.kind, lack.reason[:23], flag.name) == ("lack", "rung 3, edit-reference:", FLAG)
+    (line,) = [line for line in said if line.startswith("not available")]
+    assert line.endswith("has no edit")
+    assert len(line) < len(lack.reason), "the record has the alternatives, too"
     assert sum(line.endswith(FLAG) for line in said) == 1
     assert said[-len(record.advice) :] == [f"advice: {line}" for line in record.advice]
     photograph, retrain, *scale = record.advice

@@ -24,7 +24,18 @@ from oblik.faces.stack import FaceStack
 from oblik.flows.calibrate import Ruler, note_scores, open_ruler
 from oblik.flows.generate import generate
 from oblik.generation.engine import FIRST, Engine
-from oblik.generation.ladder import EDIT, FACE, Climb, Heights, Ladder, climb, ladder, raise_by
+from oblik.generation.ladder import (
+    EDIT,
+    FACE,
+    Climb,
+    Heights,
+    Ladder,
+    climb,
+    ladder,
+    mattering,
+    number_of,
+    raise_by,
+)
 from oblik.generation.plan import Plan
 from oblik.generation.record import FILE_NAME, FLAG, USUAL, Guards, Record, Step, read_record, write_record
 from oblik.likeness.advice import remedies
@@ -38,8 +49,8 @@ from oblik.personas.persona import Persona
 from oblik.progress import Progress
 from oblik.training.artifact import MANIFEST, read_artifact
 
-PHOTOS = 8
-"""How many photos the first rung refers to."""
+PHOTOS, HIGHEST = 8, EDIT
+"""How many photos the first rung refers to; the last rung."""
 _ATTEMPT = re.compile(r"\.(v\d{3,})-(?:rung\d+|before)")
 
 
@@ -185,8 +196,10 @@ class _Run:
         """Run the plan raised by every rung, unmeasured. What was asked stands in the record of a run that
         was stopped, too."""
         raised = plan
+        climbed: list[Step] = []
         for rung in steps.rungs:
             raised = raise_by(rung, raised)
+            climbed.append(Step(name=rung.name, kind="rung", reason=rung.said(raised)))
         gallery = self.home.persona(self.persona.slug).gallery
         mine = folder is None
         folder = folder or gallery / next_version(gallery)
@@ -197,9 +210,7 @@ class _Run:
             if (folder / FILE_NAME).is_file():
                 record = read_record(folder)
                 record.asked = plan
-                record.steps += self._by_itself()
-                record.steps += [Step(name=r.name, kind="rung", reason=r.reason) for r in steps.rungs]
-                record.steps += self._missing(steps)
+                record.steps += [*self._by_itself(), *climbed, *self._missing(steps, climbed, HIGHEST)]
                 write_record(record, folder)
         return read_record(folder), folder
 
@@ -248,8 +259,8 @@ class _Run:
         record = read_record(folder)
         record.asked = plan
         record.steps += [*self._by_itself(), *found.steps]
-        if found.steps or found.exhausted:
-            record.steps += self._missing(steps)
+        reached = HIGHEST if found.exhausted else max(map(number_of, found.steps), default=0)
+        record.steps += self._missing(steps, found.steps, reached)
         if found.exhausted:
             reason = (
                 f"mean likeness {found.best.likeness:.3f} is below the threshold {threshold:.3f} "
@@ -278,10 +289,14 @@ class _Run:
         """That the mode is the LoRA's usual one, and nobody's wish."""
         return [Step(name=USUAL, kind="note", reason=self.usual)] if self.usual else []
 
-    def _missing(self, steps: Ladder) -> list[Step]:
-        for each in steps.missing:
-            self.say(f"not available: {each.sentence()}")
-        return [Step(name="not available", kind="lack", reason=each.sentence()) for each in steps.missing]
+    def _missing(self, steps: Ladder, climbed: Sequence[Step], reached: int) -> list[Step]:
+        """What was missed: a rung up to ``reached`` that another way did not climb, and what rungs did
+        without. The record has the alternatives too."""
+        missed = mattering(steps.missing, climbed, reached)
+        if missed:
+            more = f", and {len(missed) - 1} more" if len(missed) > 1 else ""
+            self.say(f"not available: {missed[0].what}{more}")
+        return [Step(name="not available", kind="lack", reason=each.sentence()) for each in missed]
 
 
 def _ladder(plan: Plan, run: _Run, climbing: Climbing, default: int) -> Ladder:
