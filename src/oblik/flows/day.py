@@ -148,9 +148,9 @@ def _steps(records: Sequence[Record], kind: Kind) -> dict[str, int]:
 
 
 def _climb(batch: _Batch) -> Ascent | None:
-    """The way up of a batch that climbed; None of one that did not have to."""
+    """The way up of a batch that climbed; None of one that did not have to, or was not measured."""
     steps = batch.record.steps
-    if not any(step.kind in ("rung", "flag") for step in steps):
+    if not any(step.kind == "flag" or step.likeness_after is not None for step in steps):
         return None
     return Ascent(
         batch=batch.name,
