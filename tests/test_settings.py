@@ -117,3 +117,12 @@ def test_broken_toml_names_the_file(here: Path) -> None:
 
 def test_every_setting_is_described() -> None:
     assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_what_to_do_about_a_bad_value_is_no_command_that_reads_it_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OBLIK_LOG_DAYS", "3")
+    with pytest.raises(InvalidInput) as refused:
+        Settings.load()
+    assert refused.value.hint.startswith("unset OBLIK_LOG_DAYS")

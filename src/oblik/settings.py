@@ -137,7 +137,7 @@ class Settings(BaseSettings):
             name = str(first["loc"][0]) if first["loc"] else "settings"
             where = origins.get(name, "a default")
             raise InvalidInput(
-                f"setting {name!r} from {where}: {first['msg']}", hint="oblik doctor, or see docs/settings.md"
+                f"setting {name!r} from {where}: {first['msg']}", hint=_way_out(where)
             ) from problem
 
 
@@ -154,6 +154,13 @@ def _read_toml(cls: type[BaseSettings], path: Path) -> dict[str, Any]:
     except ValueError as problem:
         raise InvalidInput(f"{path} is not valid TOML: {problem}", hint=f"correct {path}") from problem
     return {name: value for key, part in found.items() for name, value in _flat(key, part).items()}
+
+
+def _way_out(where: str) -> str:
+    """What to do about a value that stands there; every command, doctor too, reads it first."""
+    if where.startswith(ENV_PREFIX):
+        return f"unset {where}, or give it a value of docs/settings.md"
+    return "oblik --help" if where.startswith("--") else f"correct {where}; docs/settings.md has the values"
 
 
 def _flat(key: str, part: Any) -> dict[str, Any]:

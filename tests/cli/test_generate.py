@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from pathlib import Path
 
 import click
@@ -9,7 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 from oblik.cli import main
-from oblik.cli.generate import command, seed_list
+from oblik.cli.generate import command, following, seed_list
+from oblik.generation.plan import Plan
+from oblik.generation.record import Picture, Record
 
 
 @pytest.mark.parametrize(
@@ -54,3 +57,35 @@ def test_a_picture_follows_one_image(tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert "exclude each other" in result.output
     assert "does not exist" in CliRunner().invoke(main, [*words, "--depth", str(tmp_path / "b.png")]).output
+
+
+@pytest.mark.parametrize(
+    ("threshold", "scores", "mode", "said"),
+    [
+        (None, [None], "fast", "oblik likeness"),
+        (0.5, [0.6, 0.5], "fast", "oblik gallery open"),
+        (0.5, [0.6, None], "fast", "oblik generate 'in a park' --mode reliable"),
+        (0.5, [0.3], "reliable", "oblik gallery open"),
+    ],
+)
+def test_the_next_command_is_the_useful_one(
+    threshold: float | None, scores: list[float | None], mode: str, said: str
+) -> None:
+    plan = Plan.model_validate(
+        {"pack": "tiny", "persona": None, "prompt": "in a park", "seeds": (1,), "mode": mode}
+    )
+    pictures = [Picture(file="a.png", seed=1, sha256="", likeness=score) for score in scores]
+    record = Record(
+        plan=plan, asked=plan, started_at=datetime.now(timezone.utc), token_ids=[], prompt_ids=[],
+        lora_sha256=None, pack_version="1", libraries={}, device="cpu", free_vram_bytes=None, seconds={},
+        pictures=pictures, threshold=threshold,
+    )  # fmt: skip
+    assert following(record, "in a park") == said
+
+
+@pytest.mark.parametrize("weight", ["0", "0.3"])
+def test_the_share_of_a_restored_face_is_checked_first(tmp_path: Path, weight: str) -> None:
+    words = ["--home", str(tmp_path), "restore", "v001", "--weights", "none.pth", "--weight", weight]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 2
+    assert "0<x<=0.2" in result.output

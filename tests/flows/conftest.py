@@ -195,9 +195,9 @@ def make_pack(folder: Path) -> OpenPack:
     private_dir(folder / "tokenizer")
     atomic_write(folder / "tokenizer" / "tokenizer.json", tokenizer.to_str())
     rng = np.random.default_rng(5)
-    strangers = [direction(rng.normal(0, 1, (4, 3))) for _ in range(1000)]
+    strangers = [direction(rng.normal(0, 1, (4, 3))) for _ in range(3100)]
     faces = private_dir(folder / "faces")
-    Impostors(np.stack(strangers), np.arange(1000) // 3, "hue", "painted").save(faces / "impostors.npz")
+    Impostors(np.stack(strangers), np.arange(3100) // 10, "hue", "painted").save(faces / "impostors.npz")
     manifest = Pack(
         name="paint", version="1", family="qwen_image", native_size_px=SIDE_PX, side_multiple_px=16,
         defaults={"width_px": SIDE_PX, "height_px": SIDE_PX, "dtype": "float32", "steps": 4},

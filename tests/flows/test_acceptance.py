@@ -14,10 +14,12 @@ from PIL import Image
 from oblik.datasets.captions import refuse_style_words
 from oblik.errors import ConsentError, JobCancelled, NotFound
 from oblik.flows.acceptance import BARE, CONDITIONS, accept, read_acceptance, usual_mode
-from oblik.flows.loras import find
+from oblik.flows.loras import find, page
 from oblik.generation.record import read_record
 from oblik.likeness.acceptance import Acceptance
+from oblik.likeness.intervals import rate
 from oblik.likeness.report import read_report
+from oblik.paths import atomic_write
 from oblik.personas.amend import revoked
 from oblik.personas.store import PersonaStore
 from oblik.progress import SilentProgress
@@ -26,10 +28,10 @@ if TYPE_CHECKING:
     from tests.flows.conftest import World
 
 
-def run(world: World, version: str | None = None, images: int = 12) -> Acceptance:
+def run(world: World, version: str | None = None, images: int = 12, mode: str = "fast") -> Acceptance:
     return accept(
         world.persona, version, home=world.home, pack=world.pack, engine=world.engine, stack=world.stack,
-        progress=SilentProgress(), now=world.now, images=images,
+        progress=SilentProgress(), now=world.now, images=images, mode=mode,
     )  # fmt: skip
 
 
@@ -65,9 +67,12 @@ def test_twelve_conditions_are_tested_and_kept_with_the_artifact(world: World) -
     for name in ("acceptance.png", "acceptance/pairs.png"):
         with Image.open(folder / name) as image:
             assert min(image.size) > 600
-    short = found.model_copy(update={"profile": "reliable", "line": "TPR 50.0 %"})
+    short = found.model_copy(update={"profile": "reliable", "tpr": rate(6, 12)})
     (folder / "acceptance.json").write_text(short.model_dump_json())
-    assert usual_mode(folder.parent) == ("reliable", "the test of LoRA v001 found TPR 50.0 %")
+    assert usual_mode(folder.parent) == (
+        "reliable",
+        "the test of LoRA v001 found TPR 50.0 % over 12 pictures: even the upper end, 75.5 %, is below 90 %",
+    )
     world.artifact("v002")
     assert usual_mode(folder.parent) == ("fast", ""), "v002 is in use, and untested is not short"
     assert usual_mode(folder.parent, "v001")[0] == "reliable"
@@ -108,6 +113,28 @@ def test_what_is_missing_is_said_before_a_picture_is_made(world: World) -> None:
     with pytest.raises(ConsentError):
         run(world)
     assert world.engine.plans == []
+
+
+def test_a_preset_of_the_users_own_is_what_is_tested_and_reliable_takes_the_first_rung(world: World) -> None:
+    world.dataset(24)
+    folder = world.artifact()
+    atomic_write(world.pack.folder / "identity" / "projector.safetensors", b"tokens")
+    atomic_write(world.home.root / "presets" / "fast.toml", 'about = "mine"\n[plan]\nsteps = 7\n')
+    fast = run(world)
+    assert {plan.steps for plan in world.engine.plans} == {7}, "as generate does"
+    world.engine.plans.clear()
+    found = run(world, mode="reliable")
+    shown = [plan for plan in world.engine.plans if world.persona.trigger in plan.prompt]
+    assert all(plan.references and plan.mode == "reliable" for plan in shown)
+    strangers = [plan for plan in world.engine.plans if plan not in shown]
+    assert strangers
+    assert not any(plan.references for plan in strangers)
+    assert (found.mode, found.profile, found.shortfall) == ("reliable", "reliable", "")
+    assert read_acceptance(folder) == fast, "the fast test stays"
+    assert read_acceptance(folder, "reliable") == found
+    assert usual_mode(folder.parent) == ("fast", "")
+    assert (folder / "acceptance-reliable" / "pairs.png").is_file()
+    assert ("test, reliable", found.line) in page(find(world.home.persona("sitter")))
 
 
 def test_somebody_can_stop_it(world: World) -> None:

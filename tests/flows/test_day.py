@@ -21,7 +21,7 @@ from oblik.flows.day_page import page, sentence, write_day
 from oblik.flows.logs import Journal
 from oblik.generation.order_report import Failure, Machine, OrderReport, write_order_report
 from oblik.generation.plan import Plan
-from oblik.generation.record import Picture, Record, Step, write_record
+from oblik.generation.record import USUAL, Picture, Record, Step, write_record
 from oblik.paths import Home
 from oblik.progress import SilentProgress
 from oblik.settings import Settings
@@ -58,12 +58,13 @@ def put(
     steps: tuple[Step, ...] = (),
     mode: str = "fast",
     measured: bool = True,
+    asked_mode: str = "fast",
     place: Path | None = None,
     **plan: object,
 ) -> None:
     """A record of pictures with these scores; None where no face was found."""
     values = {"prompt": f"<oblik_{slug}> secret words", "seeds": tuple(range(len(scores))), **plan}
-    asked = Plan.model_validate({"pack": "paint", "persona": slug, **values})
+    asked = Plan.model_validate({"pack": "paint", "persona": slug, "mode": asked_mode, **values})
     pictures = [
         Picture(file=f"{seed}.png", seed=seed, sha256="0", likeness=score if measured else None,
                 face_found=score is not None if measured else None)
@@ -80,15 +81,20 @@ def put(
 def test_the_sums_of_a_day(world: World) -> None:
     home = world.home
     world.sign("alex")
-    rung = Step(name="1 reference", reason="low", likeness_before=0.3, likeness_after=0.6)
+    rung = Step(name="1 reference", kind="rung", reason="low", likeness_before=0.3, likeness_after=0.6)
     put(home, "v001", [0.2, 0.4, None])
-    put(home, "v002", [0.6, 0.8], steps=(rung, Step(name="half the batch", reason="memory")))
+    put(
+        home,
+        "v002",
+        [0.6, 0.8],
+        steps=(rung, Step(name="half the batch", kind="degradation", reason="memory")),
+    )
     put(
         home,
         "orders/spring/001-item",
         [0.0, 0.0],
         measured=False,
-        steps=(Step(name="memory plan", reason="fits"),),
+        steps=(Step(name="memory plan", kind="note", reason="fits"),),
     )
     put(home, "v003", [0.9], at=NOON - timedelta(days=1))
     put(home, "v001", [1.0], slug="alex", mode="reliable")
@@ -113,25 +119,34 @@ def test_the_sums_of_a_day(world: World) -> None:
     assert sentence(gather(home, DAY + timedelta(days=9))) == "nothing was made"
 
 
-def test_the_page_says_how_a_batch_climbed_and_why(world: World) -> None:
-    climbed = (
-        Step(name="1 reference", reason="8 photos", likeness_before=0.3, likeness_after=0.35),
-        Step(name="not available", reason="rung 3: the pack has no edit"),
-        Step(name="collect more photos / retrain", reason="after the last rung"),
-    )
-    put(world.home, "v001", [0.3, 0.4], steps=climbed)
-    put(world.home, "v002", [0.8], steps=(Step(name="1 reference", reason="at once"),), measured=False)
-    put(world.home, "v003", [0.8], steps=(Step(name="reference", reason="no face in seed 1"),))
-    report = gather(world.home, DAY)
-    (sitter,) = report.personas
-    first = sitter.climbs[0]
-    assert first.steps == list(climbed)
-    assert first.likeness == pytest.approx(0.35)
-    assert [climb.batch for climb in sitter.climbs] == ["v001", "v002"]
-    assert (sitter.degradations, sitter.rungs) == ({}, {"1 reference": 2}), "none of it was lack of memory"
-    text = page(report)
-    for words in ("0.300 → 0.350", "8 photos", "threshold 0.500 not reached", "the pack has no edit"):
-        assert words in text
+def test_steps_are_counted_by_what_they_are(world: World) -> None:
+    """Unmeasured rungs, lacks, flags and notes are no degradations; older records have no kinds."""
+    old = [
+        {"name": "1 reference", "reason": "tokens"},
+        {"name": "not available", "reason": "rung 3: no editing weights"},
+        {"name": "collect more photos / retrain", "reason": "low"},
+        {"name": "reference", "reason": "no face"},
+        {"name": "before the edit: memory plan", "reason": "fits"},
+        {"name": "smaller pictures", "reason": "memory"},
+    ]
+    put(world.home, "v001", [0.2], steps=tuple(Step.model_validate(step) for step in old))
+    (entry,) = gather(world.home, DAY).personas
+    assert (entry.rungs, entry.degradations) == ({"1 reference": 1}, {"smaller pictures": 1})
+    assert (entry.lacks, entry.flags) == ({"rung 3: no editing weights": 1}, 1)
+
+
+@pytest.mark.parametrize(
+    ("asked", "usual", "switches"), [("reliable", 0, 0), ("reliable", 1, 1), ("fast", 0, 1)]
+)
+def test_a_mode_that_somebody_asked_for_is_no_switch(
+    world: World, asked: str, usual: int, switches: int
+) -> None:
+    rung = Step(name="1 reference", kind="rung", reason="low", likeness_before=0.3, likeness_after=0.6)
+    itself = Step(name=USUAL, kind="note", reason="the test of LoRA v001 found TPR 50 %")
+    steps = (*[itself] * usual, rung)
+    put(world.home, "v001", [0.6], steps=steps, mode="reliable", asked_mode=asked)
+    (entry,) = gather(world.home, DAY).personas
+    assert (entry.reliable, entry.switches) == (1, switches)
 
 
 def test_pictures_to_compare_with_are_not_counted(world: World) -> None:
@@ -182,7 +197,20 @@ def test_failures_and_refusals_come_from_the_log(world: World) -> None:
     assert [(trouble.what, trouble.code, trouble.times) for trouble in report.troubles] == [
         ("generate", "consent", 2), ("train", "out_of_memory", 1),
     ]  # fmt: skip
-    assert (report.failures, report.operations) == (3, {"generate": 1})
+    assert (report.failures, report.refusals, report.operations) == (1, 2, {"generate": 1})
+    assert sentence(report).endswith("failures 1, refusals 2")
+
+
+def test_what_is_missing_or_was_stopped_is_no_failure(world: World) -> None:
+    journal = Journal(world.home)
+    for code in ("backend_unavailable", "invalid_input", "out_of_memory", "job_cancelled"):
+        journal.write("generate", now=NOON, level="error", outcome="failed", error=code)
+    journal.write("train", now=NOON, level="warning", outcome="stopped")
+    report = gather(world.home, DAY)
+    assert (report.failures, report.refusals, report.stops) == (1, 2, 2)
+    text = page(report)
+    assert "1 failure, 2 refusals" in text
+    assert text.index("out of memory") < text.index("backend unavailable") < text.index("job cancelled")
 
 
 def test_the_status_of_the_criterion_is_that_of_the_lora_in_use(world: World) -> None:
@@ -229,6 +257,34 @@ def test_the_page_stands_alone_and_holds_neither_pictures_nor_prompts(world: Wor
         "sitter",
     )
     assert html == world.home.root / "reports" / "2026-03-02.html"
+
+
+def test_the_page_says_why_a_batch_climbed(world: World) -> None:
+    rungs = [
+        Step(name="1 reference", kind="rung", reason="8 photos", likeness_before=0.31, likeness_after=0.42),
+        Step(name="2 larger", kind="rung", reason="60 steps", likeness_before=0.42, likeness_after=0.4),
+    ]  # fmt: skip
+    flag = Step(
+        name="collect more photos / retrain", kind="flag", reason="0.42 is below 0.50 after the last rung"
+    )
+    put(world.home, "v001", [0.42], steps=(*rungs, flag), mode="reliable")
+    put(world.home, "v002", [0.6])
+    report = gather(world.home, DAY)
+    (climb,) = report.personas[0].climbs
+    assert (climb.batch, climb.asked, climb.likeness) == ("v001", "fast", [0.31, 0.42, 0.4])
+    assert report.flags == 1
+    text = page(report)
+    assert text.count("<svg") == 3, "the day, the climb, the trend"
+    for words in (
+        "0.310 → 0.420",
+        "0.420 → 0.400",
+        "8 photos",
+        "after the last rung",
+        "threshold 0.50",
+    ):
+        assert words in text, words
+    assert f"flags 1 ({flag.name})" in sentence(report)
+    assert "secret words" not in text
 
 
 def test_a_day_without_anything_has_a_page_too(home: Home) -> None:

@@ -125,6 +125,8 @@ def test_a_whole_frame_becomes_the_sitter_and_is_measured(
     assert record.threshold is not None
     assert picture.likeness is not None
     assert picture.likeness > record.threshold
+    assert record.guards is not None
+    assert (record.guards.copying, record.guards.bleed) == ("no copies", "bleed not measured")
     assert read_record(folder) == record
     inside = f"gallery/{folder.name}"
     wanted = {f"{inside}/{name}": sha256_file(folder / name) for name in (FRAME, ALPHA)}

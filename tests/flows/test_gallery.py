@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from datetime import timedelta
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,12 +12,15 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 import pytest
+from PIL import Image
 
 from oblik.errors import Conflict, InvalidInput, NotFound
 from oblik.flows.calibrate import measure, open_ruler
 from oblik.flows.gallery import INDEX, PREVIEWS, batches, chosen, delete, draw, export
 from oblik.flows.generate import Order, generate, plan_order
+from oblik.generation.plan import Edit
 from oblik.generation.presets import find_preset
+from oblik.generation.record import read_record, write_record
 from oblik.paths import PersonaHome
 from oblik.progress import SilentProgress
 
@@ -85,6 +89,27 @@ def test_the_page_shows_every_picture_and_needs_nothing_from_elsewhere(
     assert re.search(r"mean\s+likeness 0\.9\d, threshold", text)
     assert text.count('class="chip pass"') == 2
     assert len(list((folders.gallery / PREVIEWS).rglob("*.jpg"))) == 8
+
+
+def test_an_edit_is_called_one_with_its_size_and_what_was_not_measured_says_so(
+    folders: PersonaHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    folder = folders.gallery / "v001"
+    record = read_record(folder)
+    record.plan = record.plan.model_copy(update={"edit": Edit(image="a.png", mask="b.png")})
+    write_record(record, folder)
+    for picture in record.pictures:
+        Image.new("RGB", (96, 40)).save(folder / picture.file)
+    text = draw(folders, "sitter").read_text(encoding="utf-8")
+    monkeypatch.undo()
+    time.tzset()
+    assert "edit of a photo, 96 × 40 px" in text
+    assert text.count('alt="Edited photo') == 2
+    assert "Every picture is" not in text
+    assert "<h2>2026-01-02 12:04</h2>" in text, "03:04 UTC, in the zone of gallery list"
+    assert text.count("not measured") == 4
 
 
 def test_previews_are_made_once_and_go_with_their_pictures(world: World, folders: PersonaHome) -> None:

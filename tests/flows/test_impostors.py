@@ -13,8 +13,9 @@ from tests.flows.conftest import painted
 from oblik.errors import InvalidInput, NotFound
 from oblik.flows.calibrate import open_ruler
 from oblik.flows.class_images import painter_of
-from oblik.flows.impostors import from_folder, from_pack, impostors_file, open_impostors
+from oblik.flows.impostors import MOST_STRANGERS, from_folder, from_pack, impostors_file, open_impostors
 from oblik.images import save_clean_png
+from oblik.likeness.calibration import ENOUGH_SCORES
 from oblik.progress import SilentProgress
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def test_a_folder_for_each_person_becomes_the_impostors(world: World, tmp_path: 
     assert found.closest is not None
     assert set(found.closest) <= {"alone.png", *(f"person {place}" for place in range(5))}
     after = open_ruler(world.persona, home=world.home, pack=world.pack, stack=world.stack).calibration
-    assert (before.source, before.impostor_identities) == ("painted", 334)
+    assert (before.source, before.impostor_identities) == ("painted", 310)
     assert (after.source, after.impostor_identities) == (found.impostors.source, 6)
     assert not after.can_claim
 
@@ -69,6 +70,9 @@ def test_the_pack_can_paint_them_without_a_token(world: World) -> None:
     assert found.impostors.identities == 10
     assert found.impostors.source == "painted by paint 1 without a token: 10 people, 10 pictures"
     assert all(plan.lora is None and "<oblik_" not in plan.prompt for plan in world.engine.plans)
+    assert MOST_STRANGERS >= ENOUGH_SCORES, "a claim can be painted"
+    with pytest.raises(InvalidInput, match="5001 pictures"):
+        from_pack(painter, MOST_STRANGERS + 1, world.stack, world.home, quiet)
 
 
 def test_a_folder_without_faces_is_refused_and_nothing_is_replaced(world: World, tmp_path: Path) -> None:

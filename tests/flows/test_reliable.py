@@ -17,18 +17,10 @@ from oblik.datasets.manifest import Split
 from oblik.errors import ConsentError, JobCancelled, NotFound
 from oblik.flows.gallery import batches
 from oblik.flows.generate import replay
-from oblik.flows.reliable import (
-    EXHAUSTED,
-    PHOTOS,
-    UNAVAILABLE,
-    Climbing,
-    generate_in_mode,
-    reference_photos,
-    sweep,
-)
+from oblik.flows.reliable import PHOTOS, Climbing, generate_in_mode, reference_photos, sweep
 from oblik.generation.engine import FIRST, GRID, picture_name
 from oblik.generation.plan import Plan
-from oblik.generation.record import Picture, Record, read_record, write_record
+from oblik.generation.record import FLAG, USUAL, Picture, Record, read_record, write_record
 from oblik.images import grid, save_clean_png
 from oblik.packs.manifest import OpenPack
 from oblik.paths import private_dir, sha256_file
@@ -116,7 +108,10 @@ def test_a_batch_that_is_alike_enough_climbs_nothing(make: Make) -> None:
     assert (record.steps, record.plan.mode) == ([], "fast")
     assert len(said) == 1
     assert said[0].startswith("likeness 0.9")
-    assert f"threshold {record.threshold:.3f}" in said[0]
+    assert f"threshold {record.threshold:.3f}; " in said[0]
+    assert record.guards is not None
+    assert said[0].endswith(record.guards.words)
+    assert record.guards.bleed == "bleed not measured"
     assert all(picture.likeness is not None for picture in read_record(folder).pictures)
 
 
@@ -130,6 +125,8 @@ def test_a_batch_below_the_threshold_climbs_and_the_best_attempt_is_what_is_left
     assert first.likeness_after == second.likeness_before
     likeness = [first.likeness_before, first.likeness_after, second.likeness_after]
     assert likeness == sorted(likeness, key=lambda value: value or 0.0)
+    assert second.reason == "64x64 px, 60 steps", "what it came to"
+    assert not any("not available" in line for line in said), "the third rung was not needed"
     assert (record.plan, record.asked) == (engine.plans[2], engine.plans[0])
     assert (record.asked.mode, record.plan.mode) == ("fast", "reliable")
     assert gallery(folder) == ["v001"]
@@ -138,36 +135,53 @@ def test_a_batch_below_the_threshold_climbs_and_the_best_attempt_is_what_is_left
         picture.sha256 for picture in record.pictures
     ]
     assert all(line.count("threshold") == 1 for line in said)
-    assert said[0].endswith("not reached")
+    for step, line in zip((first, second), said[1:3], strict=True):
+        assert f"; {step.guards} (" in line
+    assert ": not reached; " in said[0]
     assert said[-1].startswith("kept: rung 2 larger and longer, likeness ")
-    assert not any("not available" in line for line in said), "rung 3 was not wanted"
 
 
 def test_the_best_attempt_need_not_be_the_last_and_what_to_do_is_said(make: Make) -> None:
     engine = ClimbableEngine({"bare": 0.48, "referred": 0.52, "larger": 0.4})
     record, folder, said = make(engine)
     assert record.plan == engine.plans[1]
-    assert [step.name for step in record.steps[-2:]] == [UNAVAILABLE, EXHAUSTED]
-    assert record.steps[-2].reason.startswith("rung 3, edit-reference")
-    assert said[-2].startswith("kept: rung 1 reference, ")
-    assert EXHAUSTED in said[-1]
-    assert "oblik dataset build" in said[-1]
+    assert [step.kind for step in record.steps] == ["rung", "rung", "rung", "flag"]
+    assert not any("not available" in line for line in said), "tokens drew the face of the third rung"
+    assert sum(line.endswith(FLAG) for line in said) == 1
+    assert any(line.startswith("kept: rung 1 reference, ") for line in said)
+    assert said[-len(record.advice) :] == [f"advice: {line}" for line in record.advice]
+    photograph, retrain, *scale = record.advice
+    assert "oblik dataset build" in photograph
+    assert "oblik train --steps 80" in retrain, "the last of 40 steps was the best that anybody knows"
+    assert record.plan.lora_scale < 0.9
+    assert f"at {record.plan.lora_scale:.2f}" in scale[0]
     assert gallery(folder) == ["v001"]
     measured = np.mean([picture.likeness for picture in record.pictures if picture.likeness is not None])
     assert measured == pytest.approx(record.steps[0].likeness_after)
+
+
+def test_what_a_climb_missed_is_one_short_line(make: Make, ready: World) -> None:
+    shutil.rmtree(ready.pack.folder / "identity")
+    record, _, said = make(ClimbableEngine())
+    assert [step.kind for step in record.steps] == ["rung", "lack", "lack"], "the second rung sufficed"
+    assert all(step.reason.startswith("rung 1, ") for step in record.steps[1:]), "nobody came to the third"
+    (line,) = [line for line in said if line.startswith("not available")]
+    assert line.endswith("has no identity/projector.safetensors, and 1 more")
+    assert line.split(", and")[0].removeprefix("not available: ") in record.steps[1].reason
+    assert len(line) < len(record.steps[1].reason), "the record has the alternatives, too"
 
 
 def test_how_far_it_climbs_can_be_limited(make: Make) -> None:
     engine = ClimbableEngine()
     record, _, _ = make(engine, highest=1)
     assert len(engine.plans) == 2
-    assert [step.name for step in record.steps] == ["1 reference", EXHAUSTED]
+    assert [step.name for step in record.steps] == ["1 reference", FLAG]
 
 
 def test_a_reliable_plan_refers_to_photos_in_any_case(make: Make) -> None:
     engine = ClimbableEngine({"bare": 0.9, "referred": 1.0})
-    record, _, _ = make(engine, "reliable")
-    assert [step.name for step in record.steps][:1] == ["1 reference"]
+    record, _, _ = make(engine, "reliable", usual="the test of LoRA v001 found TPR 50 %")
+    assert [(step.name, step.kind) for step in record.steps][:2] == [(USUAL, "note"), ("1 reference", "rung")]
     assert record.plan.references
 
 
@@ -177,7 +191,7 @@ def test_without_auto_nothing_is_measured(make: Make, ready: World) -> None:
     assert make(fast, auto=False)[0].steps == []
     record, folder, _ = make(referred, "reliable", auto=False)
     assert [step.name for step in record.steps] == ["1 reference"]
-    assert record.steps[0].likeness_after is None
+    assert (record.steps[0].kind, record.steps[0].likeness_after) == ("rung", None)
     assert read_record(folder) == record
     make(raised, "reliable", auto=False, highest=2)
     assert [len(engine.plans) for engine in (fast, referred, raised)] == [1, 1, 1]

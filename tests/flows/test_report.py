@@ -124,7 +124,7 @@ def test_the_summary_is_one_line(story: Story) -> None:
     line = summary(story)
     assert "\n" not in line
     assert line.startswith("likeness 0.9")
-    assert "recognised; without the token" in line
+    assert "recognised; no copies; without the token" in line
     assert line.endswith("LoRA trained in 94 s")
 
 

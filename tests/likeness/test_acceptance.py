@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from oblik.likeness.acceptance import Acceptance, by_condition, weigh
-from oblik.likeness.calibration import calibrate
+from oblik.likeness.calibration import Calibration, calibrate
 from oblik.likeness.gate import acceptance, judge
 from oblik.likeness.intervals import rate
 from oblik.likeness.pairs import Impostors, References, impostor_scores, score_embedding
@@ -32,11 +32,41 @@ PROMPTS = {"portrait": "smiling", "profile": "profile view"}
 )
 def test_the_line(successes: int, trials: int, accepted: bool | None, line: str) -> None:
     """The observed 93.5 % are the same in two of them: what is proven decides."""
-    assert acceptance(rate(successes, trials), 0.01) == (accepted, line)
+    assert acceptance(rate(successes, trials), claims(320, 3200)) == (accepted, line)
 
 
 def test_without_an_image_nothing_is_claimed() -> None:
-    assert acceptance(None, 0.01) == (None, "not enough images to claim (0 of 200)")
+    assert acceptance(None, claims(320, 3200)) == (None, "not enough images to claim (0 of 200)")
+
+
+def claims(people: int, scores: int) -> Calibration:
+    """A calibration on so many people and scores."""
+    bounds = dict.fromkeys(("threshold", "threshold_low", "threshold_high"), 0.6)
+    nearest = dict.fromkeys(("nearest_threshold", "nearest_low", "nearest_high"), 0.6)
+    return Calibration(
+        stack="clouds", source="toy", fmr=0.01, references=6, impostor_identities=people,
+        impostor_scores=scores, bootstrap_draws=10, **bounds, **nearest,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("people", "scores"), [(2, 3200), (320, 2999)])
+@pytest.mark.parametrize("successes", [200, 20])
+def test_too_few_other_people_claim_nothing_however_many_pictures(
+    people: int, scores: int, successes: int
+) -> None:
+    accepted, line = acceptance(rate(successes, 200), claims(people, scores))
+    assert accepted is None
+    assert line.endswith(f"not enough other people to claim ({people} of 300, {scores:,} of 3,000 scores)")
+
+
+def test_a_provisional_threshold_switches_no_mode(
+    draw: Draw, impostors: Impostors, references: References
+) -> None:
+    few = Impostors(impostors.embeddings_MD[:20], impostors.identity_M[:20], "clouds", "2 clouds")
+    found = weighed(draw, few, references, alike=20, each=100)
+    assert (found.accepted, found.profile) == (None, "fast")
+    assert "(2 of 300, 40 of 3,000 scores)" in found.line
+    assert "calibration" in {each.topic for each in found.advice}
 
 
 ARTIFACT = LoraArtifact(

@@ -65,7 +65,8 @@ def test_a_person_can_read_it(references: References) -> None:
     report = judged(scored(*ALIKE), references, bare=scored(0.02, 0.05, 0.08))
     assert report.verdict is Verdict.recognised
     assert re.fullmatch(
-        r"likeness 0\.74 \[0\.7\d, 0\.7\d\], threshold 0\.61 at FMR 1 %: recognised; without the token 0\.05",
+        r"likeness 0\.74 \[0\.7\d, 0\.7\d\], threshold 0\.61 at FMR 1 %: recognised; no copies; "
+        r"without the token 0\.05",
         report.sentence,
     )
     assert (report.recognised.successes, report.recognised.trials) == (8, 8)
@@ -85,6 +86,16 @@ def test_verdicts(references: References, values: list[float], verdict: Verdict,
     assert report.verdict is verdict
     assert report.verdict.value in report.sentence
     assert [t for t in topics(report) if t in ("likeness", "certainty")] == ([topic] if topic else [])
+
+
+@pytest.mark.parametrize(("scale", "said"), [(None, True), (0.8, True), (0.9, False), (1.0, False)])
+def test_a_scale_at_its_end_is_not_raised(references: References, scale: float | None, said: bool) -> None:
+    for values in ([0.4, 0.45, 0.5, 0.55, 0.5, 0.52], [0.3, 0.4, 0.62, 0.64, 0.66, 0.68]):
+        rng = np.random.default_rng(0)
+        report = judge(scored(*values), CALIBRATION, references, persona="subject", rng=rng, lora_scale=scale)
+        text = next(a.text for a in report.advice if a.topic in ("likeness", "certainty"))
+        assert ("raise the LoRA scale" in text) is said
+        assert scale is None or "likeness" not in topics(report) or f"{scale:.2f}" in text
 
 
 def test_misses_are_counted_never_skipped(references: References) -> None:
@@ -135,12 +146,16 @@ def test_copies_of_training_photos_are_caught_and_honest_pictures_are_not(draw: 
     assert set(copied.suspects) <= set(names)
     assert len(copied.suspects) >= 6
     assert "copying" in topics(copied_report)
+    said = f"{len(copied.suspects)} of 8 too close to one training photo; bleed not measured"
+    assert copied_report.sentence.endswith(said)
 
 
 def test_no_copy_guard_without_enough_photos(draw: Draw) -> None:
     photos = draw(2, 1, 10)[0]
     references = References(photos[:2], photos[2:], photos[:0])
-    assert judged(embedded(photos[:3], references), references).copying is None
+    report = judged(embedded(photos[:3], references), references)
+    assert report.copying is None
+    assert "copies not measured" in report.sentence
 
 
 def test_genuine_and_stress_photos_are_measured(draw: Draw) -> None:

@@ -80,3 +80,5 @@ def command(
         if picture.likeness is not None:
             measured = f"likeness {picture.likeness:.3f}, threshold {record.threshold:.3f}"
         click.echo(f"{made.folder / picture.file}  {measured}".rstrip())
+    if record.guards is not None:
+        click.echo(record.guards.words)

@@ -6,8 +6,9 @@ Knows nothing of tensors.
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +16,9 @@ from oblik import studio
 from oblik.cli import note
 from oblik.progress import RichProgress
 from oblik.settings import Settings
+
+if TYPE_CHECKING:
+    from oblik.generation.record import Record
 
 MOST_PICTURES = 1000
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -142,7 +146,17 @@ def command(
     click.echo(f"{len(record.pictures)} pictures, {ids}{sum(record.seconds.values()):.1f} s")
     click.echo(str(made.folder / (record.grid or "")))
     if not no_token:
-        click.echo("next: oblik likeness")
+        click.echo(f"next: {following(record, prompt)}")
+
+
+def following(record: Record, prompt: str) -> str:
+    """The command that helps most: measure, raise what fell short, or look."""
+    if record.threshold is None:
+        return "oblik likeness"
+    scores = [picture.likeness or 0.0 for picture in record.pictures]
+    if record.asked.mode == "fast" and sum(scores) < record.threshold * len(scores):
+        return f"oblik generate {shlex.quote(prompt)} --mode reliable"
+    return "oblik gallery open"
 
 
 def _wish(files: dict[str, Path | None], scale: float) -> list[dict[str, Any]] | None:

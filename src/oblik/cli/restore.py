@@ -22,7 +22,11 @@ from oblik.settings import Settings
 )
 @click.option("--network", type=click.Choice(["gfpgan", "codeformer"]), default="gfpgan", show_default=True)
 @click.option(
-    "--weight", type=float, default=0.1, show_default=True, help="Share of the restored face, to 0.2."
+    "--weight",
+    type=click.FloatRange(0, 0.2, min_open=True),
+    default=0.1,
+    show_default=True,
+    help="Share of the restored face.",
 )
 @click.option(
     "--accept-licence", "accepted", multiple=True, help="Accept a licence that forbids commercial use."

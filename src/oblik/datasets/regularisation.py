@@ -87,14 +87,15 @@ def prompt_of(kind: Kind, noun: str, seed: int) -> str:
 
 
 def painted(
-    kind: Kind, count: int, noun: str, buckets: Sequence[Bucket], painter: Painter, progress: Progress
-) -> Iterator[Stranger]:
+    kind: Kind, count: int, noun: str, buckets: Sequence[Bucket], painter: Painter, progress: Progress,
+    most: int = MOST,
+) -> Iterator[Stranger]:  # fmt: skip
     """``count`` pictures in turn of every bucket; only those that are not in the cache are painted.
 
-    Raises InvalidInput for more than 1000.
+    Raises InvalidInput for more than ``most``.
     """
-    if not 0 <= count <= MOST:
-        raise InvalidInput(f"{count} pictures of other people", hint=f"ask for 200 to 400, at most {MOST}")
+    if not 0 <= count <= most:
+        raise InvalidInput(f"{count} pictures of other people", hint=f"ask for 200 to 400, at most {most}")
     folder = painter.cache / (re.sub(r"\W+", "-", noun.lower()) if kind is Kind.class_image else "others")
     with progress.stage(f"painting {kind.value} pictures", count) as advance:
         for start in range(0, count, PER_PROMPT):

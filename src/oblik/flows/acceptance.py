@@ -3,7 +3,8 @@
 In: a persona and a version of its LoRA, an engine, the one face stack. Out: an `Acceptance`, and in the
 artifact's folder ``acceptance.json``, ``acceptance.png`` (the ROC and the line), and under ``acceptance/``
 the pictures, each beside the held-out photo nearest to it (``pairs.png``), and the files of
-`oblik.likeness.report`. What was trained is not touched. Knows nothing of training.
+`oblik.likeness.report`; of a test in the reliable mode, ``acceptance-reliable.json`` and so on. What was
+trained is not touched. Knows nothing of training.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from oblik.datasets.manifest import Dataset, Split, read_dataset
 from oblik.errors import NotFound, OblikError
 from oblik.faces.stack import FaceStack
 from oblik.flows.calibrate import Ruler, measure, open_ruler
-from oblik.flows.generate import Order, generate, plan_order
+from oblik.flows.generate import Order, plan_order
+from oblik.flows.reliable import Climbing, generate_in_mode
 from oblik.generation.engine import Engine
+from oblik.generation.ladder import Heights
 from oblik.generation.presets import find_preset
 from oblik.generation.record import read_record
 from oblik.images import grid, open_upright
@@ -57,7 +60,7 @@ BARE = 4
 """Of the first conditions, where faces are plain to see, strangers are made too: bleed."""
 SUMMARY, CHART, FOLDER, PAIRS = "acceptance.json", "acceptance.png", "acceptance", "pairs.png"
 SHOWN, STRANGERS = "with", "without"
-PRESET, CELL_PX = "fast", 192
+CELL_PX = 192
 
 
 def accept(
@@ -72,10 +75,12 @@ def accept(
     now: datetime,
     images: int = len(CONDITIONS),
     labels: Labeller = PLAIN,
+    mode: str = FAST,
 ) -> Acceptance:
     """Test the LoRA ``version`` (default: the one in use) with ``images`` pictures, over all conditions.
 
-    At least one picture of each condition is made; 200 are needed for a claim. An earlier test is replaced.
+    At least one picture of each condition is made; 200 are needed for a claim. An earlier test in the same
+    ``mode`` is replaced; in the reliable one every picture takes the first rung at once.
 
     Raises:
         ConsentError: the persona's consent does not cover portraits today.
@@ -89,16 +94,20 @@ def accept(
         raise NotFound(f"persona {persona.slug!r} has no LoRA {folder.name}", hint="oblik train")
     artifact = read_artifact(folder)
     ruler = open_ruler(persona, home=home, pack=pack, stack=stack, dataset=artifact.dataset)
-    shutil.rmtree(folder / FOLDER, ignore_errors=True)
-    place = private_dir(folder / FOLDER)
+    shutil.rmtree(folder / _of(FOLDER, mode), ignore_errors=True)
+    place = private_dir(folder / _of(FOLDER, mode))
     orders, quiet = list(_orders(folder.name, images, place)), Unseen(progress)
+    presets = home.root / "presets"
+    heights = find_preset(RELIABLE, presets).ladder.get(pack.manifest.family, Heights())
+    climbing = Climbing(auto=False, heights=heights)
     with progress.stage("test pictures", total=len(orders)) as advance:
         for order, out_dir in orders:
             progress.check_cancelled()
-            plan = plan_order(order, persona, find_preset(PRESET), pack, home)
-            generate(
-                persona, plan, home=home, pack=pack, engine=engine, progress=quiet, now=now, folder=out_dir
-            )
+            plan = plan_order(order, persona, find_preset(mode if order.token else FAST, presets), pack, home)
+            generate_in_mode(
+                persona, plan, climbing, home=home, pack=pack, engine=engine, stack=lambda: stack,
+                progress=quiet, now=now, folder=out_dir,
+            )  # fmt: skip
             advance()
     report = measure(
         persona, place / SHOWN, ruler, home=home, progress=progress, now=now, without_token=place / STRANGERS
@@ -108,23 +117,31 @@ def accept(
     condition_of = {score.name: names[int(Path(score.name).parts[0]) - 1] for score in report.scores}
     conditions = by_condition(report, CONDITIONS, condition_of)
     scale = read_record(place / SHOWN / "01").plan.lora_scale
-    found = weigh(report, conditions, impostors.centroid_S, artifact, scale, now)
+    found = weigh(report, conditions, impostors.centroid_S, artifact, scale, now, mode)
     datasets = home.persona(persona.slug).datasets
     pairs = _pairs(place / SHOWN, ruler, datasets / artifact.dataset)
-    labels.save(pairs, place / PAIRS, Label(source=Source.edited, record=f"../{SUMMARY}"))
+    label = Label(source=Source.edited, record=f"../{_of(SUMMARY, mode)}")
+    labels.save(pairs, place / PAIRS, label)
     own, generated = curves(report, ruler.references, impostors.centroid_S)
-    atomic_write(folder / CHART, draw_roc(report, own, generated, found.line))
+    atomic_write(folder / _of(CHART, mode), draw_roc(report, own, generated, found.line))
     found.seconds = round(time.monotonic() - began_s, 1)
-    atomic_write(folder / SUMMARY, found.model_dump_json(indent=1) + "\n")
+    atomic_write(folder / _of(SUMMARY, mode), found.model_dump_json(indent=1) + "\n")
     return found
 
 
-def read_acceptance(folder: Path) -> Acceptance:
+def read_acceptance(folder: Path, mode: str = FAST) -> Acceptance:
     """Read an artifact's ``acceptance.json``. Raises NotFound with the command that makes one."""
-    path = folder / SUMMARY
+    path = folder / _of(SUMMARY, mode)
     if not path.is_file():
-        raise NotFound(f"LoRA {folder.name} was not tested yet", hint="oblik likeness accept")
+        hint = "oblik likeness accept" if mode == FAST else f"oblik likeness accept --mode {mode}"
+        raise NotFound(f"LoRA {folder.name} was not tested yet", hint=hint)
     return Acceptance.model_validate_json(path.read_text(encoding="utf-8"))
+
+
+def _of(name: str, mode: str) -> str:
+    """``acceptance.json`` -> ``acceptance-reliable.json``: the fast test has the plain name."""
+    stem, dot, end = name.partition(".")
+    return name if mode == FAST else f"{stem}-{mode}{dot}{end}"
 
 
 def usual_mode(loras: Path, version: str | None = None) -> tuple[str, str]:
@@ -136,9 +153,8 @@ def usual_mode(loras: Path, version: str | None = None) -> tuple[str, str]:
         found = read_acceptance(loras / (version or latest_artifact(loras)))
     except OblikError:
         return FAST, ""
-    if found.profile != RELIABLE:
-        return FAST, ""
-    return RELIABLE, f"the test of LoRA {found.version} found {found.line}"
+    why = found.shortfall
+    return (RELIABLE, f"the test of LoRA {found.version} found {why}") if why else (FAST, "")
 
 
 def _orders(lora: str, images: int, place: Path) -> Iterator[tuple[Order, Path]]:

@@ -18,11 +18,12 @@ from oblik.errors import InvalidInput, NotFound
 from oblik.faces.stack import FaceStack
 from oblik.flows.impostors import open_impostors
 from oblik.generation.engine import GRID
-from oblik.generation.record import FILE_NAME, Record, read_record, write_record
+from oblik.generation.record import FILE_NAME, Guards, Record, read_record, write_record
 from oblik.images import open_upright
 from oblik.likeness.calibration import Calibration, calibrate
 from oblik.likeness.findings import LikenessReport
 from oblik.likeness.gate import judge
+from oblik.likeness.guards import Bleed, bleed_words, copy_words, measure_copying
 from oblik.likeness.pairs import Impostors, References, Score, score_images
 from oblik.likeness.report import write_report
 from oblik.packs.manifest import OpenPack
@@ -117,9 +118,10 @@ def measure(
         rng=np.random.default_rng(seed),
         names=[path.relative_to(folder).as_posix() for path in pictures],
         without_token=strangers,
+        lora_scale=max((read_record(place).plan.lora_scale for place in _records(folder)), default=None),
     )
     write_report(report, ruler.impostors, ruler.references, folder)
-    note_scores(folder, dict(zip(pictures, scores, strict=True)), ruler)
+    note_scores(folder, dict(zip(pictures, scores, strict=True)), ruler, report.bleed)
     return report
 
 
@@ -158,21 +160,38 @@ def pictures_in(folder: Path) -> list[Path]:
     return [path for path in found if path.is_file()]
 
 
-def note_scores(folder: Path, scores: dict[Path, Score], ruler: Ruler) -> None:
-    """Write likeness, threshold and face stack into every record in ``folder``."""
+def note_scores(folder: Path, scores: dict[Path, Score], ruler: Ruler, bleed: Bleed | None = None) -> None:
+    """Write likeness, threshold and guards into every record in ``folder``."""
     for place in _records(folder):
-        write_record(_scored(read_record(place), place.parent, scores, ruler), place.parent)
+        write_record(_scored(read_record(place), place.parent, scores, ruler, bleed), place.parent)
 
 
-def _scored(record: Record, folder: Path, scores: dict[Path, Score], ruler: Ruler) -> Record:
+def _scored(
+    record: Record, folder: Path, scores: dict[Path, Score], ruler: Ruler, bleed: Bleed | None
+) -> Record:
     pictures = [
         picture.model_copy(update={"likeness": score.centroid, "face_found": score.found})
         if (score := scores.get(folder / picture.file))
         else picture
         for picture in record.pictures
     ]
-    found = {"pictures": pictures, "threshold": ruler.calibration.threshold, "face_stack": ruler.stack.name}
+    own = {p.file: score for p in pictures if (score := scores.get(folder / p.file))}
+    found = {
+        "pictures": pictures,
+        "threshold": ruler.calibration.threshold,
+        "face_stack": ruler.stack.name,
+        "guards": _guarded(own, ruler.references, bleed),
+    }
     return record.model_copy(update=found)
+
+
+def _guarded(scores: dict[str, Score], references: References, bleed: Bleed | None) -> Guards:
+    copying = measure_copying(list(scores.values()), list(scores), references, np.random.default_rng(0))
+    return Guards(
+        copying=copy_words(copying, sum(score.found for score in scores.values())),
+        suspects=copying.suspects if copying else [],
+        bleed=bleed_words(bleed),
+    )
 
 
 def _records(folder: Path) -> list[Path]:

@@ -126,6 +126,31 @@ def day_strip(rows: Sequence[Marks], thresholds: Sequence[float | None]) -> str:
     return _svg(WIDTH, height, parts, "Likeness of the day's pictures, a row for each person")
 
 
+def climb_chart(likeness: Sequence[float], names: Sequence[str], threshold: float | None) -> str:
+    """Mean likeness of the first pictures and after each rung, beside the threshold."""
+    width, height = 480, 210
+    shown = [*likeness, *([threshold] if threshold is not None else [])]
+    low, high = (math.floor(min(shown) * 10 - 0.5) / 10, math.ceil(max(shown) * 10 + 0.5) / 10)
+    x = Scale(-0.4, len(likeness) - 0.6 + 0.2, LEFT, width - RIGHT)
+    y = Scale(low, high, height - BOTTOM, TOP)
+    ticks = (low, (low + high) / 2, high)
+    parts = [_ticks_y(y, ticks, LEFT, width - RIGHT, tuple(f"{tick:.2f}" for tick in ticks))]
+    if threshold is not None:
+        at = y(threshold)
+        parts.append(f'<line class="rule" x1="{LEFT}" x2="{width - RIGHT}" y1="{at}" y2="{at}"/>')
+        key = f"threshold {threshold:.2f}"
+        parts.append(f'<text class="key" x="{width - RIGHT}" y="{at - 7}" text-anchor="end">{key}</text>')
+    points = [(x(place), y(value)) for place, value in enumerate(likeness)]
+    parts.append(f'<polyline class="line" points="{_points(points)}"/>')
+    for (across, down), name, value in zip(points, names, likeness, strict=True):
+        parts.append(f'<circle class="dot" cx="{across}" cy="{down}" r="6"/>')
+        parts.append(
+            f'<text class="label" x="{across}" y="{down + 22}" text-anchor="middle">{value:.2f}</text>'
+            f'<text class="tick" x="{across}" y="{height - 12}" text-anchor="middle">{escape(name)}</text>'
+        )
+    return _svg(width, height, parts, "Mean likeness before the first rung and after each")
+
+
 def trend_chart(names: Sequence[str], counts: Sequence[int], means: Sequence[float | None]) -> str:
     """Pictures of each day as bars, and above them the mean likeness where one was measured."""
     height = 280

@@ -10,115 +10,27 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
-
-from oblik.errors import OblikError
+from oblik.errors import BackendUnavailable, JobCancelled, OblikError, RequestError
 from oblik.flows.acceptance import read_acceptance
+from oblik.flows.day_report import Ascent, DayReport, PersonaDay, RungDay, TrendPoint, Trouble, What, mean_of
 from oblik.flows.logs import Journal
-from oblik.flows.reliable import BY_ITSELF, EXHAUSTED, UNAVAILABLE
-from oblik.generation.degrade import DEGRADATIONS, OFFLOAD
 from oblik.generation.order_report import FILE_NAME as ORDER_REPORT
 from oblik.generation.order_report import read_order_report
-from oblik.generation.record import FILE_NAME, Record, Step, read_record
-from oblik.likeness.acceptance import FAST
-from oblik.likeness.gate import MISS
+from oblik.generation.record import FILE_NAME, USUAL, Kind, Record, read_record
+from oblik.likeness.acceptance import FAST, RELIABLE
 from oblik.paths import Home
 from oblik.personas.store import PersonaStore
 from oblik.training.artifact import latest_artifact
 
 DAYS = 14
 """So many days the trend looks back."""
-GIVEN_UP = {each.name for each in DEGRADATIONS} | {OFFLOAD}
-"""Steps of a record that a shortage of memory made."""
-
-
-TOLD = (BY_ITSELF, EXHAUSTED, UNAVAILABLE)
-
-
-class _Plain(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Climbed(_Plain):
-    """A batch that rungs were climbed for: where it lies in the gallery, and what each came to, and why."""
-
-    batch: str
-    mode: str
-    likeness: float | None
-    threshold: float | None
-    steps: list[Step]
-
-
-class PersonaDay(_Plain):
-    """One person's pictures. ``scores`` are in the order they were made, None where no face was found."""
-
-    persona: str
-    batches: int
-    pictures: int
-    scores: list[float | None]
-    mean_likeness: float | None
-    recognised: int
-    threshold: float | None
-    reliable: int
-    switches: int
-    rungs: dict[str, int]
-    degradations: dict[str, int]
-    climbs: list[Climbed]
-    lora: str | None
-    accepted: bool | None
-    acceptance: str
-
-
-class Trouble(_Plain):
-    """An operation that did not end well, or pictures that failed, and how often."""
-
-    what: str
-    level: str
-    code: str
-    times: int
-
-
-class TrendPoint(_Plain):
-    """All persons together on one day."""
-
-    day: date
-    pictures: int
-    mean_likeness: float | None
-
-
-class DayReport(_Plain):
-    """One day. ``hottest_c`` is of the orders of the day."""
-
-    day: date
-    personas: list[PersonaDay]
-    troubles: list[Trouble]
-    operations: dict[str, int]
-    hottest_c: float | None
-    trend: list[TrendPoint]
-
-    @property
-    def pictures(self) -> int:
-        return sum(entry.pictures for entry in self.personas)
-
-    @property
-    def mean_likeness(self) -> float | None:
-        return mean_of([score for entry in self.personas for score in entry.scores])
-
-    @property
-    def switches(self) -> int:
-        return sum(entry.switches for entry in self.personas)
-
-    @property
-    def degradations(self) -> int:
-        return sum(sum(entry.degradations.values()) for entry in self.personas)
-
-    @property
-    def failures(self) -> int:
-        return sum(trouble.times for trouble in self.troubles)
+REFUSALS = {error.code for error in (RequestError, *RequestError.__subclasses__(), BackendUnavailable)}
+"""Codes of what was not begun: a wish that cannot be met as asked, an extra or a file that is missing."""
 
 
 def gather(home: Home, day: date, slug: str | None = None) -> DayReport:
@@ -134,9 +46,8 @@ def gather(home: Home, day: date, slug: str | None = None) -> DayReport:
     slugs = list(triggers)
     places = [home.persona(name).gallery for name in slugs]
     places += [Path(line["folder"]) for line in lines if "folder" in line]
-    found = dict(_records(places, first, until, triggers))
-    records = list(found.values())
-    today = {place: record for place, record in found.items() if record.started_at >= since}
+    batches = list(_batches(places, first, until, triggers))
+    today = [batch for batch in batches if batch.record.started_at >= since]
     orders = list(_orders(places, since, until))
     failed = Counter(failure.code for report in orders for failure in report.failures)
     return DayReport(
@@ -145,37 +56,39 @@ def gather(home: Home, day: date, slug: str | None = None) -> DayReport:
         troubles=[*_troubles(of_day), *(_failed(code, times) for code, times in sorted(failed.items()))],
         operations=dict(Counter(line["what"] for line in of_day if line.get("outcome") == "done")),
         hottest_c=max((r.machine.hottest_c for r in orders if r.machine.hottest_c is not None), default=None),
-        trend=_trend(records, day),
+        trend=_trend([batch.record for batch in batches], day),
     )
 
 
-def mean_of(scores: Sequence[float | None]) -> float | None:
-    """Mean of likeness scores, a picture without a face counting as a miss; None of nothing."""
-    values = [MISS if score is None else score for score in scores]
-    return sum(values) / len(values) if values else None
-
-
 def switched(record: Record) -> bool:
-    """Whether the reliable mode came in by itself: nobody asked for it, and it was."""
-    climbed = record.plan.mode != FAST or any(map(is_rung, record.steps))
-    return (climbed and record.asked.mode == FAST) or any(step.name == BY_ITSELF for step in record.steps)
+    """Whether the reliable mode came in by itself: fast pictures climbed, or the LoRA's test called."""
+    climbed = record.plan.mode == "reliable" or any(step.kind == "rung" for step in record.steps)
+    usual = any(step.name == USUAL for step in record.steps)
+    return usual or (record.asked.mode == "fast" and climbed)
 
 
-def _records(
+class _Batch(NamedTuple):
+    """A record, and its folder as `oblik gallery` calls it."""
+
+    name: str
+    record: Record
+
+
+def _batches(
     places: Sequence[Path], since: datetime, until: datetime, triggers: Mapping[str, str]
-) -> Iterator[tuple[Path, Record]]:
-    """Folders and records of these days, oldest first. A file that was not touched since then is not opened.
+) -> Iterator[_Batch]:
+    """Batches of these days, oldest first. A file that was not touched since then is not opened.
 
     Pictures without the token or the LoRA, made to compare with, are not pictures of the person.
     """
-    files = {
-        file.resolve()
-        for place in places if place.is_dir()
+    names = {
+        file.resolve(): file.parent.relative_to(place).as_posix()
+        for place in reversed(places) if place.is_dir()
         for file in place.rglob(FILE_NAME)
         if not any(part.startswith(".") for part in file.relative_to(place).parts)  # attempts of a climb
     }  # fmt: skip
     found = []
-    for file in sorted(files):
+    for file, name in sorted(names.items()):
         if file.stat().st_mtime < since.timestamp():
             continue
         try:
@@ -185,8 +98,8 @@ def _records(
         trigger = triggers.get(record.plan.persona or "")
         shown = trigger is not None and trigger in record.plan.prompt and record.plan.lora_scale > 0
         if shown and since <= record.started_at < until:
-            found.append((file.parent, record))
-    yield from sorted(found, key=lambda pair: pair[1].started_at)
+            found.append(_Batch(name, record))
+    yield from sorted(found, key=lambda batch: batch.record.started_at)
 
 
 def _orders(places: Sequence[Path], since: datetime, until: datetime) -> Iterator[Any]:
@@ -200,9 +113,9 @@ def _orders(places: Sequence[Path], since: datetime, until: datetime) -> Iterato
             yield report
 
 
-def _person(home: Home, slug: str, records: Mapping[Path, Record]) -> PersonaDay:
-    places = {place: record for place, record in records.items() if record.plan.persona == slug}
-    own = list(places.values())
+def _person(home: Home, slug: str, batches: Sequence[_Batch]) -> PersonaDay:
+    mine = [batch for batch in batches if batch.record.plan.persona == slug]
+    own = [batch.record for batch in mine]
     pictures = [picture for record in own for picture in record.pictures]
     scores = [picture.likeness for picture in pictures if picture.face_found is not None]
     recognised = sum(
@@ -210,8 +123,6 @@ def _person(home: Home, slug: str, records: Mapping[Path, Record]) -> PersonaDay
         for record in own
         for picture in record.pictures
     )
-    steps = [step for record in own for step in record.steps]
-    lora, accepted, words = _acceptance(home, slug)
     return PersonaDay(
         persona=slug,
         batches=len(own),
@@ -222,29 +133,61 @@ def _person(home: Home, slug: str, records: Mapping[Path, Record]) -> PersonaDay
         threshold=next((r.threshold for r in reversed(own) if r.threshold is not None), None),
         reliable=sum(record.plan.mode == "reliable" for record in own),
         switches=sum(switched(record) for record in own),
-        rungs=dict(Counter(step.name for step in steps if is_rung(step))),
-        degradations=dict(Counter(step.name for step in steps if step.name in GIVEN_UP)),
-        climbs=[
-            _climbed(place, record) for place, record in places.items() if any(map(is_rung, record.steps))
-        ],
-        lora=lora,
-        accepted=accepted,
-        acceptance=words,
+        rungs=_steps(own, "rung"),
+        degradations=_steps(own, "degradation"),
+        lacks=dict(Counter(step.reason for record in own for step in record.steps if step.kind == "lack")),
+        flags=sum(_steps(own, "flag").values()),
+        climbs=[climb for batch in mine if (climb := _climb(batch))],
+        **_acceptance(home, slug),
     )
 
 
-def _acceptance(home: Home, slug: str) -> tuple[str | None, bool | None, str]:
-    """The LoRA in use, whether it was accepted, and the line of its test."""
+def _steps(records: Sequence[Record], kind: Kind) -> dict[str, int]:
+    """How often steps of a kind stand in these records, by name."""
+    return dict(Counter(step.name for record in records for step in record.steps if step.kind == kind))
+
+
+def _climb(batch: _Batch) -> Ascent | None:
+    """The way up of a batch that climbed; None of one that did not have to, or was not measured."""
+    steps = batch.record.steps
+    if not any(step.kind == "flag" or step.likeness_after is not None for step in steps):
+        return None
+    return Ascent(
+        batch=batch.name,
+        at=batch.record.started_at,
+        asked=batch.record.asked.mode,
+        usual=next((step.reason for step in steps if step.name == USUAL), ""),
+        threshold=batch.record.threshold,
+        rungs=[
+            RungDay(name=step.name, reason=step.reason, before=step.likeness_before,
+                    after=step.likeness_after, guards=step.guards)
+            for step in steps if step.kind == "rung"
+        ],
+        lacks=[step.reason for step in steps if step.kind == "lack"],
+        flag=next((step.reason for step in steps if step.kind == "flag"), ""),
+        advice=batch.record.advice,
+    )  # fmt: skip
+
+
+def _acceptance(home: Home, slug: str) -> dict[str, Any]:
+    """The LoRA in use, whether it was accepted, the line of its test, and what that calls for."""
+    unknown = {"lora": None, "accepted": None, "profile": FAST, "advice": []}
     loras = home.persona(slug).loras
     try:
         version = latest_artifact(loras)
     except OblikError:
-        return None, None, "no LoRA yet"
+        return unknown | {"acceptance": "no LoRA yet"}
     try:
         found = read_acceptance(loras / version)
     except OblikError:
-        return version, None, "not tested yet: oblik likeness accept"
-    return version, found.accepted, found.line
+        return unknown | {"lora": version, "acceptance": "not tested yet: oblik likeness accept"}
+    words = found.line
+    with suppress(OblikError):
+        words += f"; in the reliable mode {read_acceptance(loras / version, RELIABLE).line}"
+    return {
+        "lora": version, "accepted": found.accepted, "acceptance": words, "profile": found.profile,
+        "advice": [advice.text for advice in found.advice],
+    }  # fmt: skip
 
 
 def _troubles(lines: Sequence[dict[str, Any]]) -> list[Trouble]:
@@ -254,13 +197,20 @@ def _troubles(lines: Sequence[dict[str, Any]]) -> list[Trouble]:
         if line.get("level") in ("warning", "error")
     )
     return [
-        Trouble(what=what, level=level, code=code, times=times)
+        Trouble(kind=_what(code), what=what, level=level, code=code, times=times)
         for (what, level, code), times in sorted(counted.items())
     ]
 
 
 def _failed(code: str, times: int) -> Trouble:
-    return Trouble(what="pictures of orders", level="error", code=code, times=times)
+    return Trouble(kind=_what(code), what="pictures of orders", level="error", code=code, times=times)
+
+
+def _what(code: str) -> What:
+    """What an operation that did not end well is, by its error's code (a stop from the keyboard has none)."""
+    if code in REFUSALS:
+        return "refusal"
+    return "stop" if code in ("stopped", JobCancelled.code) else "failure"
 
 
 def _trend(records: Sequence[Record], day: date) -> list[TrendPoint]:
@@ -271,19 +221,3 @@ def _trend(records: Sequence[Record], day: date) -> list[TrendPoint]:
         scores = [picture.likeness for picture in pictures if picture.face_found is not None]
         points.append(TrendPoint(day=that, pictures=len(pictures), mean_likeness=mean_of(scores)))
     return points
-
-
-def _climbed(place: Path, record: Record) -> Climbed:
-    scores = [picture.likeness for picture in record.pictures if picture.face_found is not None]
-    return Climbed(
-        batch=place.name,
-        mode=record.asked.mode,
-        likeness=mean_of(scores),
-        threshold=record.threshold,
-        steps=[step for step in record.steps if is_rung(step) or step.name in TOLD],
-    )
-
-
-def is_rung(step: Step) -> bool:
-    """Whether a step is a rung of the ladder: `oblik.generation.ladder` numbers them."""
-    return step.name[:1].isdigit()

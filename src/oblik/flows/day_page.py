@@ -13,13 +13,19 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from oblik import __version__
-from oblik.flows.charts import Marks, day_strip, trend_chart
-from oblik.flows.day import DayReport
+from oblik.flows.charts import Marks, climb_chart, day_strip, trend_chart
+from oblik.flows.day_report import Ascent, DayReport
 from oblik.flows.report import TEMPLATES
+from oblik.generation.record import FLAG
 from oblik.likeness.gate import MISS
 from oblik.paths import Home, atomic_write
 
 FOLDER = "reports"
+TROUBLES = (
+    ("failure", "Failed: the machine could not do it"),
+    ("refusal", "Refused: it cannot be as asked, or something is not installed"),
+    ("stop", "Stopped by somebody"),
+)
 
 
 def write_day(report: DayReport, home: Home, out: Path | None = None, slug: str | None = None) -> list[Path]:
@@ -55,6 +61,9 @@ def page(report: DayReport) -> str:
     return words.get_template("day.html").render(
         report=report,
         sentence=sentence(report),
+        flag=FLAG,
+        way=way,
+        troubles=[pair for pair in TROUBLES if any(t.kind == pair[0] for t in report.troubles)],
         strip=day_strip(rows, [entry.threshold for entry in measured]) if rows else "",
         trend=trend_chart(
             [f"{point.day:%d.%m.}" for point in report.trend],
@@ -65,19 +74,34 @@ def page(report: DayReport) -> str:
     )
 
 
+def way(climb: Ascent) -> str:
+    """The chart of a climb; nothing where no rung was measured."""
+    if not climb.likeness:
+        return ""
+    rungs = [f"rung {rung.name[0]}" for rung in climb.rungs if rung.after is not None]
+    return climb_chart(
+        climb.likeness, [f"{climb.asked}, first" if climb.asked else "", *rungs], climb.threshold
+    )
+
+
 def summary(report: DayReport) -> str:
     """The day as JSON: the report and its sums."""
-    sums = ("pictures", "mean_likeness", "switches", "degradations", "failures")
+    sums = (
+        "pictures", "mean_likeness", "switches", "degradations", "flags", "failures", "refusals", "stops",
+    )  # fmt: skip
     values = {name: getattr(report, name) for name in sums} | report.model_dump(mode="json")
     return json.dumps(values, indent=2) + "\n"
 
 
 def sentence(report: DayReport) -> str:
     """The day in one line."""
-    if not report.pictures and not report.failures:
+    if not (report.pictures or report.troubles):
         return "nothing was made"
     mean = "not measured" if report.mean_likeness is None else f"mean likeness {report.mean_likeness:.2f}"
-    return (
-        f"{report.pictures} pictures, {mean}; mode switches {report.switches}, degradations "
-        f"{report.degradations}, failures {report.failures}"
-    )
+    parts = [
+        f"mode switches {report.switches}", f"degradations {report.degradations}",
+        f"failures {report.failures}", f"refusals {report.refusals}",
+    ]  # fmt: skip
+    parts += [f"stopped {report.stops}"] if report.stops else []
+    parts += [f"flags {report.flags} ({FLAG})"] if report.flags else []
+    return f"{report.pictures} pictures, {mean}; {', '.join(parts)}"

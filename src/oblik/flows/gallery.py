@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
 
 from oblik import __version__
 from oblik.errors import Conflict, InvalidInput, NotFound, OblikError
@@ -43,6 +44,15 @@ class Batch:
     def pictures(self) -> list[Picture]:
         """Those whose file is there."""
         return [picture for picture in self.record.pictures if (self.folder / picture.file).is_file()]
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Width and height of the pictures: an edit's are those of its frame."""
+        plan, first = self.record.plan, next(iter(self.pictures), None)
+        if plan.edit and first:
+            with suppress(OSError), Image.open(self.folder / first.file) as image:
+                return image.size
+        return plan.width_px, plan.height_px
 
     @property
     def likeness(self) -> float | None:

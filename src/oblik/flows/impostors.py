@@ -28,6 +28,7 @@ from oblik.photos.intake import identify, list_files, take
 from oblik.progress import Progress
 
 IMPOSTORS = "impostors.npz"
+MOST_STRANGERS = 5000
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ def from_folder(folder: Path, stack: FaceStack, home: Home, progress: Progress) 
 def from_pack(painter: Painter, count: int, stack: FaceStack, home: Home, progress: Progress) -> Gathered:
     """Paint ``count`` strangers, each a person of their own, and embed them. The pictures stay in the cache.
 
-    Raises InvalidInput when no face is found in any of them, or for more than 1000.
+    Each is one score against a persona: 3,000 of them with a face are needed to claim a threshold.
+    Raises InvalidInput when no face is found in any of them, or for more than 5000.
     """
     pack = painter.pack
     source = f"painted by {pack.name} {pack.version} without a token"
@@ -101,7 +103,8 @@ def _of_folder(folder: Path, progress: Progress) -> Iterator[tuple[str, Any]]:
 
 def _of_pack(painter: Painter, count: int, progress: Progress) -> Iterator[tuple[str, Any]]:
     side_px = painter.pack.native_size_px
-    strangers = painted(Kind.negative, count, "person", [Bucket("1:1", side_px, side_px)], painter, progress)
+    square = [Bucket("1:1", side_px, side_px)]
+    strangers = painted(Kind.negative, count, "person", square, painter, progress, MOST_STRANGERS)
     for place, stranger in enumerate(strangers):
         yield str(place), stranger.image
 

@@ -16,7 +16,7 @@ from oblik.errors import NotFound
 from oblik.flows.acceptance import FOLDER, SHOWN, read_acceptance
 from oblik.generation.plan import Plan
 from oblik.generation.record import FILE_NAME, read_record
-from oblik.likeness.acceptance import Acceptance
+from oblik.likeness.acceptance import FAST, RELIABLE, Acceptance
 from oblik.likeness.findings import LikenessReport
 from oblik.likeness.report import read_report
 from oblik.paths import PersonaHome, versions
@@ -50,6 +50,7 @@ class Entry:
     used: bool
     likeness: LikenessReport | None
     acceptance: Acceptance | None
+    reliable: Acceptance | None
     copies: tuple[str, ...]
 
     @property
@@ -108,6 +109,7 @@ def page(entry: Entry) -> list[tuple[str, str]]:
         *losses(entry.log),
         ("likeness", entry.likeness_words),
         ("test", entry.acceptance_words),
+        *([("test, reliable", entry.reliable.line)] if entry.reliable else []),
         ("mode", entry.acceptance.profile if entry.acceptance else "fast"),
         ("weights", f"{(folder / WEIGHTS).stat().st_size:,} bytes, sha256 {made.weights_sha256[:16]}"),
         (
@@ -174,13 +176,19 @@ def _entry(home: PersonaHome, version: str) -> Entry:
     copies = tuple(known.path for known in installations(home) if known.version == version)
     used = version == latest_artifact(home.loras)
     return Entry(
-        made, home.loras / version, used, measured(home, made), _tested(home.loras / version), copies
+        made,
+        home.loras / version,
+        used,
+        measured(home, made),
+        _tested(home.loras / version, FAST),
+        _tested(home.loras / version, RELIABLE),
+        copies,
     )
 
 
-def _tested(folder: Path) -> Acceptance | None:
+def _tested(folder: Path, mode: str) -> Acceptance | None:
     try:
-        return read_acceptance(folder)
+        return read_acceptance(folder, mode)
     except NotFound:
         return None
 

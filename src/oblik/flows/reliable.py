@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -22,13 +22,27 @@ from oblik.datasets.manifest import Split, read_dataset
 from oblik.errors import InvalidInput, NotFound
 from oblik.faces.stack import FaceStack
 from oblik.flows.calibrate import Ruler, note_scores, open_ruler
+from oblik.flows.climb_lines import first_line, kept_line, lack_line, rung_line
 from oblik.flows.generate import generate
-from oblik.generation.adapters import Lack
 from oblik.generation.engine import FIRST, Engine
-from oblik.generation.ladder import EDIT, FACE, Climb, Heights, Ladder, climb, ladder, raise_by
+from oblik.generation.ladder import (
+    EDIT,
+    FACE,
+    Climb,
+    Heights,
+    Ladder,
+    climb,
+    ladder,
+    mattering,
+    number_of,
+    raise_by,
+)
 from oblik.generation.plan import Plan
-from oblik.generation.record import FILE_NAME, Record, Step, read_record, write_record
-from oblik.likeness.gate import MISS
+from oblik.generation.record import FILE_NAME, FLAG, USUAL, Guards, Record, Step, read_record, write_record
+from oblik.likeness.advice import remedies
+from oblik.likeness.findings import Advice
+from oblik.likeness.gate import MISS, judge
+from oblik.likeness.pairs import Score
 from oblik.packs.manifest import OpenPack
 from oblik.paths import Home, latest_version, next_version, private_dir
 from oblik.personas.permission import under_consent
@@ -36,11 +50,8 @@ from oblik.personas.persona import Persona
 from oblik.progress import Progress
 from oblik.training.artifact import MANIFEST, read_artifact
 
-PHOTOS = 8
-"""How many photos the first rung refers to."""
-EXHAUSTED, UNAVAILABLE, BY_ITSELF = "collect more photos / retrain", "not available", "reliable by itself"
-"""Steps of a record that are no rungs: after the last one, in place of one, before the first."""
-AFTER_LAST = "oblik dataset build PHOTOS && oblik train"
+PHOTOS, HIGHEST = 8, EDIT
+"""How many photos the first rung refers to; the last rung."""
 _ATTEMPT = re.compile(r"\.(v\d{3,})-(?:rung\d+|before)")
 
 
@@ -52,22 +63,24 @@ def silent(_line: str) -> None:
 class Climbing:
     """How far to climb. With ``auto`` the pictures are measured and rungs climbed while they fall short, up
     to the rung ``highest``; without it nothing is measured, and a reliable plan starts at rung ``highest``
-    (default: the first). ``say`` is told each likeness, and why something is not done. ``why`` the mode is
-    reliable stands in the record, where nobody named it."""
+    (default: the first). ``say`` is told each likeness, and why something is not done; ``usual`` is why the
+    mode is reliable though nobody named one."""
 
     auto: bool = True
     highest: int | None = None
     heights: Heights = field(default_factory=Heights)
     say: Callable[[str], object] = silent
-    why: str = ""
+    usual: str = ""
 
 
 class Attempted(NamedTuple):
-    """A plan that ran, where its pictures lie, and their mean likeness."""
+    """A plan that ran, where its pictures lie, and their mean likeness with what was found beside it."""
 
     plan: Plan
     folder: Path
-    likeness: float
+    likeness: float = float("-inf")
+    scores: Sequence[Score] = ()
+    guards: Guards | None = None
 
 
 def generate_in_mode(
@@ -93,8 +106,7 @@ def generate_in_mode(
     """
     progress = under_consent(persona, "generate", home=home, now=now, progress=progress)
     sweep(home.persona(persona.slug).gallery)
-    why = (Step(name=BY_ITSELF, reason=climbing.why),) if climbing.why else ()
-    run = _Run(persona, home, pack, engine, progress, now, climbing.say, why)
+    run = _Run(persona, home, pack, engine, progress, now, climbing.say, climbing.usual)
     reliable = plan.mode == "reliable"
     if not climbing.auto:
         if not reliable:
@@ -173,7 +185,7 @@ class _Run:
     progress: Progress
     now: datetime
     say: Callable[[str], object]
-    why: tuple[Step, ...]
+    usual: str = ""
 
     def once(self, plan: Plan, folder: Path | None = None) -> tuple[Record, Path]:
         """Run one plan."""
@@ -186,8 +198,10 @@ class _Run:
         """Run the plan raised by every rung, unmeasured. What was asked stands in the record of a run that
         was stopped, too."""
         raised = plan
+        climbed: list[Step] = []
         for rung in steps.rungs:
             raised = raise_by(rung, raised)
+            climbed.append(Step(name=rung.name, kind="rung", reason=rung.said(raised)))
         gallery = self.home.persona(self.persona.slug).gallery
         mine = folder is None
         folder = folder or gallery / next_version(gallery)
@@ -198,11 +212,7 @@ class _Run:
             if (folder / FILE_NAME).is_file():
                 record = read_record(folder)
                 record.asked = plan
-                record.steps += [
-                    *self.why,
-                    *(Step(name=rung.name, reason=rung.reason) for rung in steps.rungs),
-                ]
-                record.steps += self._missing(steps)
+                record.steps += [*self._by_itself(), *climbed, *self._missing(steps, climbed, HIGHEST)]
                 write_record(record, folder)
         return read_record(folder), folder
 
@@ -220,21 +230,17 @@ class _Run:
 
         def run(raised: Plan) -> float:
             place = folder.with_name(f".{folder.name}-rung{len(tried)}") if tried or into else folder
-            tried.append(Attempted(raised, place, float("-inf")))
-            likeness = self._measured(raised, place, ruler)
-            tried[-1] = Attempted(raised, place, likeness)
+            tried.append(Attempted(raised, place))
+            made = tried[-1] = self._measured(raised, place, ruler)
             if len(tried) == 1:
-                reached = "not reached"
-                if likeness >= threshold:
-                    reached = (
-                        "reached; the reliable mode climbs one rung all the same" if at_least else "reached"
-                    )
-                self.say(f"likeness {likeness:.3f}, threshold {threshold:.3f}: {reached}")
-            return likeness
+                self.say(first_line(made.likeness, threshold, made.guards, climbs_on=at_least > 0))
+            return made.likeness
 
         def note(step: Step) -> None:
+            if step.likeness_after is not None and (guards := tried[-1].guards):
+                step.guards = guards.copying
             way.append(step)
-            self.say(_line(step, threshold))
+            self.say(rung_line(step, threshold))
 
         with _climbing(folder) if into is None else nullcontext():
             try:
@@ -242,46 +248,69 @@ class _Run:
             finally:
                 if found or into is None:
                     best = max(tried, key=lambda attempt: attempt.likeness)
-                    self._tell(plan, way, found, steps, best.folder, threshold)
+                    self._tell(plan, way, found, steps, best, ruler)
                     _keep_best(best, tried, folder)
                 else:
                     _remove(tried)
         return read_record(folder), folder
 
-    def _measured(self, plan: Plan, folder: Path, ruler: Ruler) -> float:
+    def _measured(self, plan: Plan, folder: Path, ruler: Ruler) -> Attempted:
         record, _ = self.once(plan, folder)
         paths = [folder / picture.file for picture in record.pictures]
         scores = ruler.score(paths, self.progress)
         note_scores(folder, dict(zip(paths, scores, strict=True)), ruler)
-        return float(np.mean([MISS if score.centroid is None else score.centroid for score in scores]))
+        likeness = float(np.mean([MISS if score.centroid is None else score.centroid for score in scores]))
+        return Attempted(plan, folder, likeness, scores, read_record(folder).guards)
 
     def _tell(
-        self, plan: Plan, way: list[Step], found: Climb | None, steps: Ladder, folder: Path, threshold: float
+        self, plan: Plan, way: list[Step], found: Climb | None, steps: Ladder, best: Attempted, ruler: Ruler
     ) -> None:
         """Put what was asked and the way up into the best attempt's record, where it has pictures."""
-        if not (folder / FILE_NAME).is_file():
+        if not (best.folder / FILE_NAME).is_file():
             return
-        record = read_record(folder)
+        threshold = ruler.calibration.threshold
+        record = read_record(best.folder)
         record.asked = plan
-        record.steps += [*self.why, *way]
-        exhausted = found is not None and found.exhausted
-        if found and (way or exhausted):
-            record.steps += self._missing(steps._replace(missing=_wanted(steps, found)))
+        record.steps += [*self._by_itself(), *way]
+        if found:
+            reached = HIGHEST if found.exhausted else max(map(number_of, way), default=0)
+            record.steps += self._missing(steps, way, reached)
         if found and way:
-            self.say(f"kept: {_kept(found)}, likeness {found.best.likeness:.3f}, threshold {threshold:.3f}")
-        if found and exhausted:
+            self.say(kept_line(way, found.best.likeness, threshold))
+        if found and found.exhausted:
             reason = (
                 f"mean likeness {found.best.likeness:.3f} is below the threshold {threshold:.3f} "
                 "after the last rung"
             )
-            record.steps.append(Step(name=EXHAUSTED, reason=reason))
-            self.say(f"{reason}: {EXHAUSTED}: {AFTER_LAST}")
-        write_record(record, folder)
+            record.steps.append(Step(name=FLAG, kind="flag", reason=reason))
+            record.advice = [each.text for each in self._remedies(best, ruler)]
+            self.say(f"{reason}: {FLAG}")
+            for line in record.advice:
+                self.say(f"advice: {line}")
+        write_record(record, best.folder)
 
-    def _missing(self, steps: Ladder) -> list[Step]:
-        for each in steps.missing:
-            self.say(f"not available: {each.sentence()}")
-        return [Step(name=UNAVAILABLE, reason=each.sentence()) for each in steps.missing]
+    def _remedies(self, best: Attempted, ruler: Ruler) -> list[Advice]:
+        """What is left to do, with the number behind each; what a test of the LoRA found to photograph."""
+        scale, lora = best.plan.lora_scale, best.plan.lora
+        report = judge(
+            best.scores, ruler.calibration, ruler.references, persona=self.persona.slug,
+            rng=np.random.default_rng(0), lora_scale=scale,
+        )  # fmt: skip
+        folder = self.home.persona(self.persona.slug).loras / (lora or "")
+        artifact = read_artifact(folder) if lora and (folder / MANIFEST).is_file() else None
+        return remedies(report, artifact, scale)
+
+    def _by_itself(self) -> list[Step]:
+        """That the mode is the LoRA's usual one, and nobody's wish."""
+        return [Step(name=USUAL, kind="note", reason=self.usual)] if self.usual else []
+
+    def _missing(self, steps: Ladder, climbed: Sequence[Step], reached: int) -> list[Step]:
+        """What was missed: a rung up to ``reached`` that another way did not climb, and what rungs did
+        without. The record has the alternatives too."""
+        missed = mattering(steps.missing, climbed, reached)
+        if missed:
+            self.say(lack_line(missed))
+        return [Step(name="not available", kind="lack", reason=each.sentence()) for each in missed]
 
 
 def _ladder(plan: Plan, run: _Run, climbing: Climbing, default: int) -> Ladder:
@@ -318,28 +347,3 @@ def _keep_best(best: Attempted, tried: list[Attempted], folder: Path) -> None:
 def _remove(attempts: Iterable[Attempted]) -> None:
     for attempt in attempts:
         shutil.rmtree(attempt.folder, ignore_errors=True)
-
-
-def _wanted(steps: Ladder, found: Climb) -> tuple[Lack, ...]:
-    """What is missing for rungs that were passed on the way; those above were not wanted."""
-    climbed = max((int(step.name[0]) for step in found.steps), default=FACE)
-    return tuple(
-        each
-        for each in steps.missing
-        if found.exhausted or not (rung := re.match(r"rung (\d)", each.what)) or int(rung[1]) <= climbed
-    )
-
-
-def _kept(found: Climb) -> str:
-    """The rung whose pictures are the best."""
-    names = (step.name for step in found.steps if step.likeness_after == found.best.likeness)
-    return f"rung {name}" if (name := next(names, None)) else "the first pictures"
-
-
-def _line(step: Step, threshold: float) -> str:
-    if step.likeness_before is None or step.likeness_after is None:
-        return f"rung {step.name}: {step.reason}"
-    before, after = step.likeness_before, step.likeness_after
-    return (
-        f"rung {step.name}: likeness {before:.3f} -> {after:.3f}, threshold {threshold:.3f} ({step.reason})"
-    )

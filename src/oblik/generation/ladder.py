@@ -7,6 +7,7 @@ were asked. Knows nothing of engines, faces or files.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -29,11 +30,16 @@ EDIT_PHOTOS = 2
 
 @dataclass(frozen=True)
 class Rung:
-    """One way to raise likeness. ``raised`` must return a new plan with the same seeds and sampler."""
+    """One way to raise likeness. ``raised`` must return a new plan with the same seeds and sampler;
+    ``reason`` may name values of that plan: "{steps} steps"."""
 
     name: str
     reason: str
     raised: Callable[[Plan], Plan]
+
+    def said(self, raised: Plan) -> str:
+        """The reason, with the values of the plan that was raised."""
+        return self.reason.format_map(raised.model_dump())
 
 
 class Heights(BaseModel):
@@ -124,8 +130,7 @@ def ladder(pack: OpenPack, photos: Sequence[str], heights: Heights, highest: int
         unable = (lack(name, pack) for name in STEERING)
         missing += [each._replace(what=f"rung {FACE}, {each.what}") for each in unable if each]
     if highest >= LARGER:
-        side_px = min(heights.short_side_px, pack.manifest.native_size_px)
-        reason = f"at least {heights.steps} steps and {side_px} px on the shorter side"
+        reason = "{width_px}x{height_px} px, {steps} steps"
         raised = partial(larger, heights=heights, pack=pack.manifest)
         rungs.append(Rung(f"{LARGER} larger and longer", reason, raised))
     if highest >= EDIT:
@@ -188,16 +193,17 @@ def climb(
             break
         before, raised = attempt.likeness, raise_by(rung, attempt.plan)
         if raised == attempt.plan:
-            step = Step(name=rung.name, reason="changes nothing: the plan is as high already")
+            step = Step(name=rung.name, kind="note", reason="changes nothing: the plan is as high already")
         else:
             try:
                 attempt = Attempt(raised, run(raised))
             except BackendUnavailable as lacking:
-                step = Step(name=rung.name, reason=f"not available: {lacking.message}; {lacking.hint}")
+                reason = f"not available: {lacking.message}; {lacking.hint}"
+                step = Step(name=rung.name, kind="lack", reason=reason)
             else:
                 best = max(best, attempt, key=lambda tried: tried.likeness)
                 likeness = {"likeness_before": before, "likeness_after": attempt.likeness}
-                step = Step(name=rung.name, reason=rung.reason, **likeness)
+                step = Step(name=rung.name, kind="rung", reason=rung.said(raised), **likeness)
         steps.append(step)
         note(step)
     return Climb(best, tuple(steps), exhausted=best.likeness < threshold)
@@ -210,3 +216,21 @@ def raise_by(rung: Rung, plan: Plan) -> Plan:
         f"{rung.name} changed seeds or sampler"
     )
     return raised
+
+
+def number_of(step: Step) -> int:
+    """1 of "1 reference"; 0 of a step that is no rung's."""
+    found = re.match(r"(\d) ", step.name)
+    return int(found[1]) if found else 0
+
+
+def mattering(missing: Sequence[Lack], climbed: Sequence[Step], reached: int) -> list[Lack]:
+    """Of what is missing, what a climb up to the rung ``reached`` missed: a rung that nothing else
+    climbed, and what the rungs that draw faces did without."""
+    there = {number_of(step) for step in climbed if step.kind == "rung"}
+    found = []
+    for each in missing:
+        rung = re.match(r"rung (\d)", each.what)
+        wanted = int(rung[1]) <= reached and int(rung[1]) not in there if rung else bool({FACE, EDIT} & there)
+        found += [each] if wanted else []
+    return found

@@ -20,11 +20,14 @@ from pydantic import ValidationError
 
 from oblik.errors import InvalidInput, NotFound, OblikError
 from oblik.generation.orders import MOST_PICTURES, ORDER, Order, jobs_of
+from oblik.generation.plan import Plan, value_range
 
 MOST_BYTES, DEEPEST = 1 << 20, 10
+HINT = "correct the file (oblik order schema says what an order may hold)"
 NAMED = 10
 """So many mistakes are named at once."""
 Place = tuple[str | int, ...]
+_BOUNDS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
 _TAGS = {"series", "catalogue", "grid"}
 
 
@@ -85,7 +88,7 @@ def read_order(path: Path) -> OrderFile:
     try:
         order = ORDER.validate_json(json.dumps(data), strict=True)
     except ValidationError as refused:
-        raise InvalidInput(_words(path, root, refused), hint=f"oblik order check {path}") from None
+        raise InvalidInput(_words(path, root, refused), hint=HINT) from None
     file = OrderFile(order, path, sha256(content).hexdigest(), root)
     total = sum(len(job.seeds or ()) for job in jobs_of(order))
     if total > MOST_PICTURES:
@@ -173,7 +176,7 @@ def _words(path: Path, root: yaml.Node, refused: ValidationError) -> str:
         if error["type"] == "union_tag_invalid":
             place = ("type",)
         words = ".".join(str(part) for part in place)
-        message = _plainer(error["type"], error["msg"], error.get("input"))
+        message = _plainer(error["type"], error["msg"], error.get("input"), str(place[-1]) if place else "")
         lines.append((line_of(root, place), f"{words}: {message}" if words else message))
     lines.sort()
     shown = [f"{path.name}:{line}: {text}" for line, text in lines[:NAMED]]
@@ -181,8 +184,10 @@ def _words(path: Path, root: yaml.Node, refused: ValidationError) -> str:
     return "\n".join([*shown, *more])
 
 
-def _plainer(kind: str, message: str, given: Any) -> str:
-    """What pydantic says, for somebody who wrote YAML."""
+def _plainer(kind: str, message: str, given: Any, name: str) -> str:
+    """What pydantic says, for somebody who wrote YAML; of a plan's value its range, as everywhere else."""
+    if kind in _BOUNDS and name in Plan.model_fields and (known := value_range(name)):
+        return f"{known}, not {given!r}"
     known = {
         "missing": "is missing",
         "extra_forbidden": "is no word of an order",
@@ -201,4 +206,4 @@ def _plainer(kind: str, message: str, given: Any) -> str:
 
 
 def _broken(path: Path, line: int, problem: str) -> InvalidInput:
-    return InvalidInput(f"{path.name}:{line}: {problem}", hint=f"oblik order check {path}")
+    return InvalidInput(f"{path.name}:{line}: {problem}", hint=HINT)

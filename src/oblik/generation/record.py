@@ -7,11 +7,13 @@ the persona's slug.
 from __future__ import annotations
 
 import hashlib
+import re
 from datetime import datetime
 from pathlib import Path
+from typing import Any, Literal
 
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from oblik.errors import InvalidInput, NotFound
 from oblik.generation.plan import Plan
@@ -39,15 +41,59 @@ class Picture(BaseModel):
     face_found: bool | None = None
 
 
+Kind = Literal["rung", "degradation", "lack", "flag", "note"]
+FLAG, USUAL = "collect more photos / retrain", "reliable by itself"
+"""Names of steps: nothing above the threshold is left to climb to; nobody asked for the mode by its name."""
+
+
 class Step(BaseModel):
-    """A rung or degradation that changed the plan, with the reason."""
+    """What befell a plan, with the reason. ``rung``: it was raised for likeness; ``degradation``: something
+    of it was given up; ``lack``: what could not be had; ``flag``: somebody should act; ``note``: all else.
+
+    Steps of older records are sorted by their names. ``guards`` is what the guards found beside the likeness.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     name: str
     reason: str
+    kind: Kind
     likeness_before: float | None = None
     likeness_after: float | None = None
+    guards: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sorted(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "kind" not in values:
+            rung = values.get("likeness_after") is not None
+            return {**values, "kind": "rung" if rung else _kind_of(str(values.get("name", "")))}
+        return values
+
+
+def _kind_of(name: str) -> Kind:
+    """What a step is by the names that were given before kinds were."""
+    if re.match(r"\d ", name):
+        return "rung"
+    if name in ("pose", "edit", "reference") or name.endswith("memory plan"):
+        return "note"
+    return "lack" if name == "not available" else "flag" if name == FLAG else "degradation"
+
+
+class Guards(BaseModel):
+    """What was found beside the likeness of a batch, in words: whether pictures are too close to one training
+    photo (``suspects``), and whether strangers of the same prompts look like the person. What was
+    not measured says so."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    copying: str
+    suspects: list[str]
+    bleed: str
+
+    @property
+    def words(self) -> str:
+        return f"{self.copying}; {self.bleed}"
 
 
 class Restoration(BaseModel):
@@ -70,7 +116,8 @@ class Restoration(BaseModel):
 class Record(BaseModel):
     """What ran, with what, for how long, and how alike it came out. ``pack_sha256`` stands for every
     file of the pack (`pack_sha256`); ``machine`` names processor, card and driver; ``face_stack`` found the
-    faces that references draw, and measured them. What older records do not know is None or empty there."""
+    faces that references draw, and measured them. What older records do not know is None or empty there.
+    ``advice`` is what to do where even the last rung was not enough."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -96,6 +143,8 @@ class Record(BaseModel):
     pictures: list[Picture]
     grid: str | None = None
     threshold: float | None = None
+    guards: Guards | None = None
+    advice: list[str] = Field(default_factory=list)
     restoration: Restoration | None = None
 
 

@@ -17,9 +17,9 @@ import numpy as np
 
 from oblik.errors import InvalidInput
 from oblik.likeness.advice import advise
-from oblik.likeness.calibration import Calibration
+from oblik.likeness.calibration import ENOUGH_IDENTITIES, ENOUGH_SCORES, Calibration
 from oblik.likeness.findings import Advice, ImageScore, LikenessReport, Verdict
-from oblik.likeness.guards import measure_bleed, measure_copying
+from oblik.likeness.guards import bleed_words, copy_words, measure_bleed, measure_copying
 from oblik.likeness.intervals import Interval, Rate, mean_interval, median_interval, rate
 from oblik.likeness.pairs import References, Score, Scores_N, centroid_scores, leave_one_out
 
@@ -40,11 +40,13 @@ def judge(
     rng: np.random.Generator,
     names: Sequence[str] = (),
     without_token: Sequence[Score] = (),
+    lora_scale: float | None = None,
 ) -> LikenessReport:
     """Weigh generated pictures against the persona's threshold.
 
     ``scores`` come from `score_images` with the held-out references; ``without_token`` likewise from
     the same prompts and seeds without the trigger. ``names`` are shown for the pictures (default 1, 2...).
+    ``lora_scale`` is what they were made with, for the advice.
     Raises InvalidInput without any picture, or when impostors and references are of two face stacks.
     """
     if not scores:
@@ -84,21 +86,20 @@ def judge(
     )
     report.verdict = _verdict(report.median, calibration.threshold)
     report.sentence = sentence(report)
-    report.accepted, line = acceptance(report.stress, calibration.fmr)
+    report.accepted, line = acceptance(report.stress, calibration)
     report.acceptance = f"own stress photos: {line}"
-    report.advice = advise(report)
+    report.advice = advise(report, lora_scale)
     return report
 
 
 def sentence(report: LikenessReport) -> str:
-    """The verdict in one line: likeness, interval, threshold, verdict, bleed, misses."""
+    """The verdict in one line: likeness, interval, threshold, verdict, both guards, misses."""
     calibration = report.calibration
     threshold = f"threshold {calibration.threshold:.2f} at FMR {100 * calibration.fmr:g} %"
     if not calibration.can_claim:
         threshold += f" (provisional: {calibration.impostor_identities} impostors)"
     parts = [f"likeness {report.median}, {threshold}: {report.verdict.value}"]
-    if report.bleed is not None and report.bleed.median is not None:
-        parts.append(f"without the token {report.bleed.median:.2f}")
+    parts += [copy_words(report.copying, report.images - report.misses), bleed_words(report.bleed)]
     if report.misses:
         parts.append(f"no face in {report.misses} of {report.images}")
     return "; ".join(parts)
@@ -110,17 +111,24 @@ def _verdict(median: Interval, threshold: float) -> Verdict:
     return Verdict.borderline if median.value >= threshold else Verdict.not_recognised
 
 
-def acceptance(stress: Rate | None, fmr: float) -> tuple[bool | None, str]:
+def acceptance(stress: Rate | None, calibration: Calibration) -> tuple[bool | None, str]:
     """Accepted when TPR >= 90 % on hard images is proven: the one-sided lower bound reaches it.
 
-    The line: "TPR 96.5 % [93.6, 98.3] at FMR 1 %: accepted". With fewer than 200 images nothing is claimed.
+    The line: "TPR 96.5 % [93.6, 98.3] at FMR 1 %: accepted". With fewer than 200 images, or a threshold that
+    rests on fewer than 300 people or 3,000 scores, nothing is claimed.
     """
     if stress is None:
         return None, f"not enough images to claim (0 of {ENOUGH_STRESS})"
     low, high = 100 * stress.low, 100 * stress.high
-    found = f"TPR {100 * stress.value:.1f} % [{low:.1f}, {high:.1f}] at FMR {100 * fmr:g} %"
+    found = f"TPR {100 * stress.value:.1f} % [{low:.1f}, {high:.1f}] at FMR {100 * calibration.fmr:g} %"
     if stress.trials < ENOUGH_STRESS:
         return None, f"{found}: not enough images to claim ({stress.trials} of {ENOUGH_STRESS})"
+    if not calibration.can_claim:
+        people, scores = calibration.impostor_identities, calibration.impostor_scores
+        return None, (
+            f"{found}: not enough other people to claim ({people:,} of {ENOUGH_IDENTITIES}, {scores:,} of "
+            f"{ENOUGH_SCORES:,} scores)"
+        )
     accepted = stress.low >= WANTED_TPR
     verdict = "accepted" if accepted else f"not accepted, {100 * WANTED_TPR:.0f} % is not proven"
     return accepted, f"{found}: {verdict}"

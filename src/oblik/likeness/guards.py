@@ -84,6 +84,23 @@ def measure_bleed(without_token: Sequence[Score], threshold: float, fmr: float) 
     )
 
 
+def bleed_words(bleed: Bleed | None) -> str:
+    """What is said of bleed beside a likeness: that it was not measured, too."""
+    if bleed is None:
+        return "bleed not measured"
+    return "no face without the token" if bleed.median is None else f"without the token {bleed.median:.2f}"
+
+
+def copy_words(copying: Copy | None, faces: int) -> str:
+    """What is said of copying beside the likeness of pictures with so many ``faces``."""
+    if copying is None:
+        return "copies not measured"
+    if not copying.suspects:
+        return "no copies"
+    chance = ", no more than chance gives" if copying.passed else ""
+    return f"{len(copying.suspects)} of {faces} too close to one training photo{chance}"
+
+
 def measure_copying(
     scores: Sequence[Score], names: Sequence[str], references: References, rng: np.random.Generator
 ) -> Copy | None:

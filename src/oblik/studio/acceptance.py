@@ -32,9 +32,10 @@ def accept(
     *,
     version: str | None = None,
     images: int | None = None,
+    mode: str = "fast",
     progress: Progress | None = None,
 ) -> Accepted:
-    """Test the persona's LoRA in use, or the one named, with ``images`` pictures (default: 12)."""
+    """Test the LoRA in use, or the one named, with ``images`` pictures (default: 12) in ``mode``."""
     from oblik.flows.acceptance import CONDITIONS
     from oblik.flows.acceptance import accept as run
     from oblik.progress import SilentProgress
@@ -45,7 +46,7 @@ def accept(
         found = run(
             persona, version, home=home, pack=pack, engine=engine_of(settings, pack),
             stack=face_stack_of(pack, settings), progress=progress or SilentProgress(), now=now(),
-            images=images or len(CONDITIONS), labels=labels_of(settings),
+            images=images or len(CONDITIONS), mode=mode, labels=labels_of(settings),
         )  # fmt: skip
         details.update(lora=found.version, pictures=found.images, accepted=str(found.accepted))
     return Accepted(found, home.persona(persona.slug).loras / found.version)

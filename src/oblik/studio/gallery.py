@@ -15,7 +15,7 @@ from oblik.studio.operations import operation
 from oblik.studio.people import show_persona
 
 if TYPE_CHECKING:
-    from oblik.flows.day import DayReport
+    from oblik.flows.day_report import DayReport
     from oblik.flows.gallery import Batch
     from oblik.generation.record import Record
     from oblik.paths import Home

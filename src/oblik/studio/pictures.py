@@ -106,7 +106,7 @@ def generate(
     A control names any file; its image is made here and kept in the persona's folder.
     """
     from oblik.flows.control import controlled
-    from oblik.flows.generate import Order, plan_order
+    from oblik.flows.generate import Order, open_artifact, plan_order
     from oblik.flows.reliable import Climbing, generate_in_mode, silent
     from oblik.generation.ladder import Heights
     from oblik.generation.presets import find_preset
@@ -117,8 +117,6 @@ def generate(
         why = ""
         if mode is None and preset is None and lora and token:
             mode, why = usual_mode(settings, slug, (asked or {}).get("lora"))
-            if why and say:
-                say(f"mode {mode}, because {why}; --mode fast goes without")
         pack = pack_of(settings)
         others = [other.trigger for other in list_personas(settings) if other.slug != persona.slug]
         wanted = {**(asked or {}), "mode": mode if token else "fast"}
@@ -131,7 +129,11 @@ def generate(
         )
         heights = find_preset("reliable", presets).ladder.get(pack.manifest.family, Heights())
         engine = engine_of(settings, pack, chosen.pace.pause_s)
-        climbing = Climbing(auto and token, max_rung, heights, say or silent, why)
+        open_artifact(plan, home, pack)  # what is wrong with the plan is said before its mode
+        say = say or silent
+        if why:
+            say(f"mode {mode}: {why}; --mode fast goes without")
+        climbing = Climbing(auto and token, max_rung, heights, say, why)
         record, folder = generate_in_mode(
             persona, plan, climbing, home=home, pack=pack, engine=engine,
             stack=lambda: face_stack_of(pack, settings), progress=progress or SilentProgress(), now=now(),

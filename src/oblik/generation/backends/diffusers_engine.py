@@ -90,7 +90,7 @@ class DiffusersEngine(Holding):
         multiple_px = max(16, pack.manifest.side_multiple_px)
 
         def note(name: str, reason: str) -> None:
-            steps.append(Step(name=name, reason=reason))
+            steps.append(Step(name=name, kind="degradation", reason=reason))
             with progress.stage(name, 1) as advance:
                 advance(1, reason)
 
@@ -104,9 +104,9 @@ class DiffusersEngine(Holding):
         fit = fitting(plan, planner, note, multiple_px)
         first = self._first(fit.plan, pack, artifact, steps).memory
         if first:
-            steps.append(Step(name="before the edit: memory plan", reason=first.gave_up))
+            steps.append(Step(name="before the edit: memory plan", kind="note", reason=first.gave_up))
         if fit.memory:
-            steps.append(Step(name="memory plan", reason=fit.memory.gave_up))
+            steps.append(Step(name="memory plan", kind="note", reason=fit.memory.gave_up))
         while True:
             fit = _as_it_runs(fit, pack)
             held = Held(fit.memory, enter, tuple(steps), plan)

@@ -113,7 +113,7 @@ class Edits:
         face = face_inside(frame, alpha, sight.stack())
         if face is None:
             reason = "no face is found where the frame may change: there is no pose to keep"
-            self._steps.append(Step(name="pose", reason=reason))
+            self._steps.append(Step(name="pose", kind="note", reason=reason))
         return face
 
     def _faces(self, sight: Sight, made: Mapping[int, Path]) -> dict[int, Place]:
@@ -124,7 +124,7 @@ class Edits:
             face = best_face(sight.stack(), frame)
             if face is None:
                 reason = f"no face is found in the picture of seed {seed}: it stays as it is"
-                self._steps.append(Step(name="edit", reason=reason))
+                self._steps.append(Step(name="edit", kind="note", reason=reason))
                 alpha = np.zeros((height_px, width_px), np.uint8)
             else:
                 alpha = face_mask(face.landmarks, width_px, height_px, grow=OUTLINE)

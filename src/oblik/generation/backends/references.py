@@ -116,7 +116,7 @@ class References:
         face = best_face(self._stack, np.round(image_HW3 * 255).astype(np.uint8))
         if face is None:
             reason = f"no face is found in the picture of seed {seed}: it stays without references"
-            self._steps.append(Step(name="reference", reason=reason))
+            self._steps.append(Step(name="reference", kind="note", reason=reason))
         return face
 
 
