@@ -22,7 +22,7 @@ from oblik.generation import engine, heat
 from oblik.generation.engine import chunks
 from oblik.generation.heat import Reading
 from oblik.generation.plan import Plan
-from oblik.generation.record import Record, read_record, write_record
+from oblik.generation.record import USUAL, Record, read_record, write_record
 from oblik.labels import Source
 from oblik.packs.manifest import OpenPack
 from oblik.paths import private_dir
