@@ -1,9 +1,10 @@
 """What the rungs of the reliable mode gain, and how a LoRA holds under hard conditions.
 
 Goes on from `benchmarks/likeness.py`: the same 12 rendered people, whom the pack never saw, and their LoRAs
-(``--out`` is its folder; who is missing there is trained first). For each person the same four seeds of one
-prompt in fast mode and with every rung up to 1, 2 and 3, and the twelve hard conditions of `oblik likeness
-accept`. A rung's gain is that over the rung below it; its interval is a bootstrap over people. Goals: rung 1
+(``--out`` is its folder; who is missing there is trained first). For each person the same six seeds of one
+prompt by the fast plan, by that plan raised by rung 1, by rungs 1 and 2, by all three, and the twelve hard
+conditions of `oblik likeness accept`. A rung's gain is that over the rung below it; its interval is a
+bootstrap over people. Goals: rung 1
 gains on average, and its interval lies above 0. Prints a table, then one JSON line; exit status 0 when the
 goals are met. ``--quick`` takes 2 people; ``--jobs 2`` two at a time.
 """
@@ -23,14 +24,19 @@ import numpy as np
 import torch
 
 from oblik import studio
+from oblik.flows.generate import Order, generate, plan_order
+from oblik.flows.reliable import dataset_behind, reference_photos
+from oblik.generation.ladder import ladder, raise_by
+from oblik.generation.presets import find_preset
 from oblik.likeness.intervals import Interval, mean_interval, rate
 from oblik.progress import RichProgress, SilentProgress
 from oblik.settings import Settings
+from oblik.studio.house import engine_of, home_of, now, pack_of
 from oblik.training.artifact import MANIFEST
 
 PEOPLE = tuple(range(910_001, 910_013))
 PROMPT = "smiling, three-quarter view, head and shoulders, in a park, daylight"
-SEEDS = (1, 2, 3, 4)
+SEEDS = (1, 2, 3, 4, 5, 6)
 RUNGS = (0, 1, 2, 3)
 
 
@@ -87,13 +93,20 @@ def measure(seed: int, out: Path) -> Row:
     if not any(settings.home.glob(f"personas/*/loras/v*/{MANIFEST}")):
         studio.run_demo(Settings.load(), out / str(seed), seed=seed, progress=RichProgress())
     (persona,) = studio.list_personas(settings)
-    slug, likeness, threshold = persona.slug, [], 0.0
-    for rung in RUNGS:
-        made = studio.generate(
-            settings, PROMPT, slug, asked={"seeds": SEEDS}, mode="reliable" if rung else "fast",
-            max_rung=rung or None, progress=SilentProgress(),
-        )  # fmt: skip
-        report = studio.measure_likeness(settings, made.folder, slug).report
+    home, pack = home_of(settings), pack_of(settings)
+    engine, slug, likeness, threshold = engine_of(settings, pack), persona.slug, [], 0.0
+    presets = home.root / "presets"
+    plan = plan_order(Order(PROMPT, {"seeds": SEEDS}), persona, find_preset("fast", presets), pack, home)
+    version = dataset_behind(plan, home)
+    assert version is not None
+    heights = find_preset("reliable", presets).ladder[pack.manifest.family]
+    rungs = ladder(pack, reference_photos(home, slug, version), heights).rungs
+    for rung in (None, *rungs):
+        plan = plan if rung is None else raise_by(rung, plan)
+        _, folder = generate(
+            persona, plan, home=home, pack=pack, engine=engine, progress=SilentProgress(), now=now()
+        )
+        report = studio.measure_likeness(settings, folder, slug).report
         likeness.append(float(np.mean([score.centroid or 0.0 for score in report.scores])))
         threshold = report.calibration.threshold
     tested = studio.accept(settings, slug).acceptance
