@@ -1,6 +1,6 @@
 # make demo    the whole flow on a rendered stranger; open demo/report.html
-# make test    the tests, on every core          make lint    ruff, mypy, vermin
-# make unit    the same without tests/chain, which runs the whole flow
+# make test    the tests          make lint    ruff, mypy, vermin
+# make unit    the tests without tests/chain, which runs the whole flow
 # make check   lint and test: what CI runs
 # make docs    regenerate docs/cli.md and docs/settings.md
 # make lock    rewrite requirements.lock from .venv (see tools/lock.py)

@@ -43,7 +43,7 @@ def plan_of(
     if net:
         (folder / "controlnet" / "config.json").write_text("{}")
     manifest = Pack(name="p", version="1", family="qwen_image", native_size_px=128, side_multiple_px=16)
-    wish = Control(kind=kind, image=str(file.absolute()), weight=0.7)  # type: ignore[arg-type]
+    wish = Control(kind=kind, image=str(file.absolute()), weight=0.7)
     plan = Plan(
         pack="p", persona="sitter", prompt="photo of a woman", seeds=(1,), width_px=128, height_px=160,
         controls=(wish,),
@@ -67,12 +67,12 @@ def photo(tmp_path: Path) -> Path:
 def test_the_plan_names_the_image_that_was_kept(home: Home, photo: Path) -> None:
     posed, again, given = (plan_of(home, kind, photo) for kind in ("pose", "pose", "given"))
     assert posed == again
-    control = posed.controls[0]
+    control, finished = posed.controls[0], given.controls[0]
     assert (control.kind, control.weight) == ("pose", 0.7)
+    assert control.image is not None
+    assert finished.image is not None
     files = sorted((home.personas / "sitter" / "controls").iterdir())
-    assert sorted(f"controls/{file.name}" for file in files) == sorted(
-        {control.image, given.controls[0].image}
-    )
+    assert sorted(f"controls/{file.name}" for file in files) == sorted({control.image, finished.image})
     assert all(file.stat().st_mode & 0o077 == 0 for file in files)
     drawn = np.asarray(Image.open(home.personas / "sitter" / control.image))
     assert drawn.shape == (160, 128, 3)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import pytest
+from tests.flows.conftest import World, make_pack, make_persona
 
 from oblik.datasets.captions import anybody
 from oblik.errors import JobCancelled
@@ -15,9 +16,6 @@ from oblik.paths import Home
 from oblik.personas.store import PersonaStore
 from oblik.progress import SilentProgress
 
-if TYPE_CHECKING:
-    from tests.flows.conftest import World
-
 STAGES = ("photos", "dataset", "train", *KINDS, "likeness")
 
 
@@ -26,10 +24,26 @@ def run(world: World, out: Path, **wishes: object) -> DemoResult:
     return run_demo(order, world.workshop(), progress=SilentProgress(), now=world.now)
 
 
-def test_all_stages_lead_to_a_page_and_a_line(world: World, tmp_path: Path) -> None:
-    result = run(world, tmp_path / "demo")
+class Finished(NamedTuple):
+    """A demo that is done; running it once more changes nothing."""
+
+    world: World
+    out: Path
+    result: DemoResult
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    root = tmp_path_factory.mktemp("finished")
+    home = Home(root / "home")
+    world = World(home, make_pack(root / "pack"), make_persona(home), root / "photos")
+    return Finished(world, root / "demo", run(world, root / "demo"))
+
+
+def test_all_stages_lead_to_a_page_and_a_line(finished: Finished) -> None:
+    result = finished.result
     assert (result.done, result.reused) == (STAGES, ())
-    assert result.page == tmp_path / "demo" / "report.html"
+    assert result.page == finished.out / "report.html"
     assert result.summary.startswith("likeness ")
     home = Home(result.home)
     persona = PersonaStore(home).get(result.persona)
@@ -40,8 +54,8 @@ def test_all_stages_lead_to_a_page_and_a_line(world: World, tmp_path: Path) -> N
     assert "unreadable" in page
 
 
-def test_the_three_batches_differ_only_in_what_is_taken_away(world: World, tmp_path: Path) -> None:
-    result = run(world, tmp_path / "demo")
+def test_the_three_batches_differ_only_in_what_is_taken_away(finished: Finished) -> None:
+    result = finished.result
     gallery = Home(result.home).persona(result.persona).gallery / "demo"
     full, weak, bare = (read_record(gallery / kind / "02") for kind in KINDS)
     assert full.plan.seeds == weak.plan.seeds == bare.plan.seeds == (2,)
@@ -53,10 +67,10 @@ def test_the_three_batches_differ_only_in_what_is_taken_away(world: World, tmp_p
     assert full.pictures[0].likeness > (bare.pictures[0].likeness or 0)
 
 
-def test_a_second_run_does_nothing_and_ends_with_the_same_page(world: World, tmp_path: Path) -> None:
-    first = run(world, tmp_path / "demo")
+def test_a_second_run_does_nothing_and_ends_with_the_same_page(finished: Finished) -> None:
+    world, out, first = finished
     page, plans = first.page.read_bytes(), len(world.engine.plans)
-    second = run(world, tmp_path / "demo")
+    second = run(world, out)
     assert (second.done, second.reused) == ((), STAGES)
     assert (len(world.engine.plans), len(world.trainer.requests)) == (plans, 1)
     assert second.page.read_bytes() == page

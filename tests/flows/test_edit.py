@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 from tests.flows.conftest import SITTER, STRANGER, painted
 
+from oblik.cli.edit import command
 from oblik.errors import ConsentError, InvalidInput, JobCancelled
-from oblik.flows.edit import ALPHA, FRAME, Where, Wish, edit
+from oblik.flows.edit import ALPHA, FRAME, MASK, Where, Wish, edit, next_step
 from oblik.flows.generate import Order, replay
+from oblik.generation.adapters import Sight
 from oblik.generation.engine import picture_name
 from oblik.generation.frames import paste
 from oblik.generation.ladder import Heights
-from oblik.generation.plan import Plan
+from oblik.generation.plan import Control, Plan
 from oblik.generation.presets import find_preset
 from oblik.generation.record import Picture, Record, read_record, write_record
 from oblik.images import save_clean_png
 from oblik.packs.manifest import OpenPack
+from oblik.packs.store import BUNDLED, open_pack
 from oblik.paths import Home, sha256_file
 from oblik.personas.persona import Persona, Scope
 from oblik.progress import Progress, SilentProgress
@@ -36,6 +41,7 @@ class PastingEngine:
     """Pastes the sitter's colours into the frame that a plan names."""
 
     home: Home
+    person: NDArray[np.float64] = field(default_factory=SITTER.copy)
     stop: bool = False
     plans: list[Plan] = field(default_factory=list)
 
@@ -57,7 +63,7 @@ class PastingEngine:
             pack_version="1", libraries={}, device="cpu", free_vram_bytes=None, seconds={}, pictures=[],
         )  # fmt: skip
         for number, seed in enumerate(plan.seeds, start=1):
-            drawn = np.asarray(painted(SITTER, seed, 1), np.float32) / 255
+            drawn = np.asarray(painted(self.person, seed, 1), np.float32) / 255
             path = out_dir / picture_name(number, seed)
             save_clean_png(Image.fromarray(paste(frame, drawn, alpha, plan.edit.window)), path)
             record.pictures.append(Picture(file=path.name, seed=seed, sha256=sha256_file(path)))
@@ -155,14 +161,59 @@ def test_a_mask_of_another_size_and_a_frame_without_a_face_are_refused(
         run(world, sitter, Wish(frame, face=True))
 
 
-def test_a_larger_canvas_keeps_the_frame_and_refers_to_nobody_unless_a_face_is_meant(
+def test_a_larger_canvas_keeps_the_frame_and_asks_for_nothing_of_the_person(
     world: World, sitter: Persona, frame: Path
 ) -> None:
-    record, folder, engine = run(world, sitter, Wish(frame, outpaint="0,0,32,0"))
+    """A face that nobody meant would be drawn into the margins, as large as they are."""
+    said: list[str] = []
+    record, folder, engine = run(world, sitter, Wish(frame, outpaint="0,0,32,0"), said)
     after = np.asarray(Image.open(folder / record.pictures[0].file))
     assert after.shape == (96, 128, 3)
     assert (after[:, :80] == np.asarray(Image.open(frame))[:, :80]).all()
-    assert engine.plans[0].references == ()
+    (plan,) = engine.plans
+    assert plan.prompt == "in a park", "neither the person nor anybody"
+    assert (plan.lora, plan.lora_scale, plan.references) == (None, 0.0, ())
+    assert record.pictures[0].likeness is record.threshold is None
+    assert any("no likeness is measured" in line for line in said)
+    again, _, _ = run(world, sitter, Wish(folder / record.pictures[0].file))
+    assert sitter.trigger not in again.plan.prompt, "an edit that goes on means what the one before meant"
+
+
+def test_a_face_in_a_larger_canvas_is_the_persons(world: World, sitter: Persona, frame: Path) -> None:
+    record, folder, _ = run(world, sitter, Wish(frame, face=True, outpaint="0,0,32,0"))
+    assert sitter.trigger in record.plan.prompt
+    assert record.plan.lora == "v001"
+    assert record.threshold is not None
+    again, _, _ = run(world, sitter, Wish(folder / record.pictures[0].file))
+    assert sitter.trigger in again.plan.prompt
+
+
+def test_the_given_mask_is_kept(world: World, sitter: Persona, frame: Path, tmp_path: Path) -> None:
+    _, folder, _ = run(world, sitter, Wish(frame, mask=whole(tmp_path)))
+    assert (np.asarray(Image.open(folder / MASK)) == 255).all()
+    _, folder, _ = run(world, sitter, Wish(frame, face=True))
+    assert not (folder / MASK).exists()
+
+
+def test_a_likeness_that_falls_short_says_what_to_do_next(
+    world: World, sitter: Persona, frame: Path, tmp_path: Path
+) -> None:
+    """Every option that it names is one of the command's, and none that would change nothing is named."""
+    said: list[str] = []
+    run(world, sitter, Wish(frame, mask=whole(tmp_path)), said)
+    assert not any("below the threshold" in line for line in said)
+    wish = Wish(frame, face=True, strength=0.5, references=False)
+    run(world, sitter, wish, said, engine=PastingEngine(world.home, STRANGER))
+    (line,) = [line for line in said if "below the threshold" in line]
+    assert line.startswith("1 of 1 below the threshold of ")
+    assert {"--strength", "--no-references", "--count", "--lora-scale"} == set(re.findall(r"--[\w-]+", line))
+    assert "oblik dataset build PHOTOS" in line
+    record, _, _ = run(world, sitter, replace(wish, strength=1.0), engine=PastingEngine(world.home, STRANGER))
+    kept = record.plan.model_copy(update={"controls": (Control(kind="pose"),), "lora_scale": 1.0})
+    told = next_step(replace(wish, strength=1.0, references=True), kept)
+    named = set(re.findall(r"--[\w-]+", told))
+    assert named == {"--control-scale", "--no-keep-pose", "--count"}
+    assert named <= {name for option in command.params for name in option.opts}
 
 
 def test_what_a_pack_lacks_is_said(world: World, sitter: Persona, frame: Path) -> None:
@@ -216,3 +267,25 @@ def test_an_edit_is_replayed_under_its_own_scope(
             folder, portraits, home=world.home, pack=world.pack, engine=engine, progress=SilentProgress(),
             now=world.now, out_dir=tmp_path / "more",
         )  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_miniature_draws_the_surroundings_of_anybody(
+    world: World, sitter: Persona, frame: Path, tmp_path: Path
+) -> None:
+    """With real weights: the same bytes as of the pack alone, the frame kept, no token among the ids."""
+    from oblik.generation.backends.diffusers_engine import DiffusersEngine
+
+    world.pack = open_pack(str(BUNDLED / "miniature"), world.home)
+    engine: Any = DiffusersEngine("cpu", sight=Sight(world.home.personas, lambda: world.stack))
+    record, folder, _ = run(world, sitter, Wish(frame, outpaint="0,0,64,0"), steps=2, engine=engine)
+    bare = record.plan.model_copy(update={"lora": None, "prompt": "in a park"})
+    again = engine.run(
+        bare, pack=world.pack, artifact=None, out_dir=tmp_path / "bare", now=world.now,
+        progress=SilentProgress(),
+    )  # fmt: skip
+    assert again.pictures[0].sha256 == record.pictures[0].sha256
+    assert record.token_ids == []
+    drawn = np.asarray(Image.open(folder / record.pictures[0].file))
+    assert (drawn[:, :90] == np.asarray(Image.open(frame))[:, :90]).all()
+    assert np.ptp(drawn[:, 100:].astype(int), axis=1).max() > 20, "the margin is drawn"

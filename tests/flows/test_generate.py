@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from oblik.errors import ConsentError, InvalidInput, NotFound, TokenBroken, TwoPersonas
-from oblik.flows.generate import Order, generate, plan_order, replay
+from oblik.flows.generate import Order, differences, generate, plan_order, replay
 from oblik.generation.plan import Plan
 from oblik.generation.presets import find_preset
 from oblik.generation.record import Record, Step, read_record
@@ -119,6 +119,16 @@ def test_somebody_elses_lora_does_not_take_this_token(world: World) -> None:
         run(world, plan)
 
 
+OTHER = {
+    "machine": {"cpu": "a, AVX2", "gpu": "x", "driver": "1.2"}, "token_sha256": "a",
+    "text_encoder_sha256": "c", "face_stack": "one",
+}  # fmt: skip
+ELSEWHERE = {
+    "machine": {"cpu": "b, AVX512", "gpu": "x", "driver": "1.3"}, "token_sha256": "b",
+    "text_encoder_sha256": "d", "face_stack": "two",
+}  # fmt: skip
+
+
 def test_a_record_runs_again_to_the_same_pixels(world: World, tmp_path: Path) -> None:
     world.artifact()
     record, folder = run(world, plan_of(world, Order("smiling", {"seeds": (1, 2)})))
@@ -134,7 +144,7 @@ def test_a_record_runs_again_to_the_same_pixels(world: World, tmp_path: Path) ->
     changed = record.model_copy(deep=True)
     changed.libraries["paint"] = "0.9"
     changed.pack_sha256 = "a"
-    changed.steps = [Step(name="memory plan", reason="int8")]
+    changed.steps = [Step(name="memory plan", kind="note", reason="int8")]
     changed.pictures[1].pixels_sha256 = "0" * 64
     (folder / "record.json").write_text(changed.model_dump_json(), encoding="utf-8")
     assert again("other") == (
@@ -147,6 +157,14 @@ def test_a_record_runs_again_to_the_same_pixels(world: World, tmp_path: Path) ->
         ),
     )
     assert read_record(tmp_path / "other").pictures == record.pictures
+    assert differences(record, record.model_copy(update=OTHER)) == (), "nothing is known of what was before"
+    assert differences(record.model_copy(update=OTHER), record.model_copy(update=ELSEWHERE)) == (
+        "cpu a, AVX2 became b, AVX512",
+        "driver 1.2 became 1.3",
+        "face stack one became two",
+        'token sha256 "a" became "b"',
+        'text encoder sha256 "c" became "d"',
+    )
     for picture in changed.pictures:  # a record of the time before labels: other bytes, the same pixels
         picture.pixels_sha256, picture.sha256 = None, "0" * 64
     (folder / "record.json").write_text(changed.model_dump_json(), encoding="utf-8")

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from filelock import FileLock
 from PIL import Image
-from tests.flows.conftest import SITTER, painted
+from tests.flows.conftest import SITTER, STRANGER, painted
 
 from oblik.errors import (
     BackendError,
@@ -38,7 +38,7 @@ from oblik.generation.heat import HeatGuard, Reading
 from oblik.generation.order_file import OrderFile, read_order
 from oblik.generation.order_report import FILE_NAME, OrderReport, read_order_report
 from oblik.generation.plan import Plan
-from oblik.generation.record import Picture, Record, Step, write_record
+from oblik.generation.record import Picture, Record, Step, read_record, write_record
 from oblik.images import save_clean_png
 from oblik.packs.manifest import OpenPack
 from oblik.paths import private_dir, sha256_file
@@ -294,7 +294,7 @@ def test_a_hot_card_stops_the_order_and_the_same_command_goes_on(shop: Shop) -> 
 
 
 def test_degradations_and_rungs_stand_in_the_report(shop: Shop) -> None:
-    shop.engine.steps = [Step(name="half the batch", reason="memory")]
+    shop.engine.steps = [Step(name="half the batch", kind="degradation", reason="memory")]
     assert [(change.folder, change.step.name) for change in shop.run().changes][:1] == [
         ("001-prompt-1", "half the batch"),
     ]  # fmt: skip
@@ -382,7 +382,7 @@ items:
     assert shop.run(text).state == "done"
     posed, given = (plan.controls[0] for plan in shop.engine.plans)
     assert (posed.kind, posed.weight, given.kind) == ("pose", 0.6, "given")
-    kept = [shop.world.home.persona("sitter").root / control.image for control in (posed, given)]
+    kept = [shop.world.home.persona("sitter").root / str(control.image) for control in (posed, given)]
     assert all(path.parent.name == "controls" and path.is_file() for path in kept)
     assert np.asarray(Image.open(kept[0]))[2, 2].max() == 0, "of the pose's photo nothing is kept"
     shop.engine.plans.clear()
@@ -396,7 +396,7 @@ def test_a_preset_names_its_control_from_its_own_file_on(shop: Shop, net: Path) 
     text = 'about = "x"\n[[plan.controls]]\nkind = "given"\nimage = "left.png"\n'
     (folder / "mine.toml").write_text(text, encoding="utf-8")
     (plan, _) = plans(shop, shop.file(GRID + "quality: presets/mine.toml\n"))
-    assert plan.controls[0].image.startswith("controls/")
+    assert str(plan.controls[0].image).startswith("controls/")
     (plan, _) = plans(
         shop, shop.file(GRID.replace("batch: 2", "controls: []") + "quality: presets/mine.toml")
     )
@@ -436,21 +436,79 @@ def test_without_consent_no_photo_of_a_control_is_read(shop: Shop, net: Path) ->
         plans(shop, shop.file(GRID.replace("batch: 2", CONTROL)))
 
 
-def test_a_reliable_order_refers_to_photos_and_says_what_is_missing(shop: Shop) -> None:
-    shop.world.dataset()
-    reliable = GRID.replace("batch: 2", "batch: 2, mode: reliable")
-    shop.engine.breaks[2] = [JobCancelled("stop")]
+class ClimbingEngine(BreakingEngine):
+    """More of the sitter with references; ``black`` are seeds whose referred picture fails each time."""
+
+    black: frozenset[int] = frozenset()
+
+    def run(self, plan: Plan, **where: Any) -> Record:
+        record = super().run(plan, **where)
+        if plan.references and self.black & set(plan.seeds):
+            raise BackendError("black")
+        share = 0.6 if plan.references else 0.45
+        for picture in record.pictures:
+            path = where["out_dir"] / picture.file
+            save_clean_png(painted(share * SITTER + (1 - share) * STRANGER, picture.seed, spread=1), path)
+            picture.sha256 = sha256_file(path)
+        write_record(record, where["out_dir"])
+        return record
+
+
+RELIABLE = GRID.replace("batch: 2", "batch: 2, mode: reliable")
+
+
+@pytest.fixture
+def climbing(shop: Shop) -> ClimbingEngine:
+    """An order's engine that climbs, with all that it needs."""
+    shop.world.dataset(24)
+    (private_dir(shop.world.pack.folder / "identity") / "projector.safetensors").write_bytes(b"weights")
+    shop.engine = ClimbingEngine()
+    return shop.engine
+
+
+@pytest.mark.parametrize("order", [RELIABLE, GRID + "quality: reliable\n"])
+def test_a_reliable_order_is_measured_and_climbs(shop: Shop, climbing: ClimbingEngine, order: str) -> None:
+    report = shop.run(order)
+    assert (report.state, len(report.pictures)) == ("done", 6)
+    rungs = [step for step in (change.step for change in report.changes) if step.likeness_after]
+    assert rungs
+    assert rungs[0].name == "1 reference"
+    assert all((step.likeness_before or 1) < (step.likeness_after or 0) for step in rungs[:1])
+    assert all(picture.likeness is not None for picture in report.pictures)
+    kept = read_record(shop.target / "001-prompt-1")
+    assert kept.plan.references
+    assert kept.asked == climbing.plans[0]
+    assert not [path.name for path in shop.target.iterdir() if "rung" in path.name or PART in path.name]
+    climbing.plans.clear()
+    assert all(picture.again for picture in shop.run(order).pictures)
+    assert climbing.plans == []
+
+
+def test_a_climb_that_is_stopped_or_killed_is_made_again(shop: Shop, climbing: ClimbingEngine) -> None:
+    climbing.breaks[3] = [JobCancelled("stop")]
     with pytest.raises(JobCancelled):
-        shop.run(reliable)
-    assert {change.step.name for change in shop.report().changes} == {"not available"}
-    part = private_dir(shop.world.pack.folder / "identity") / "projector.safetensors"
-    part.write_bytes(b"weights")
-    shop.engine.plans.clear()
-    report = shop.run(reliable)
-    assert made(report)[0] == ("prompt-1", 1, True), "what was finished before the stop is known"
-    assert {plan.mode for plan in shop.engine.plans} == {"reliable"}
-    assert {each.adapter for plan in shop.engine.plans for each in plan.references} == {"identity-tokens"}
-    assert "1 reference" in {change.step.name for change in report.changes}
+        shop.run(RELIABLE)
+    assert made(shop.report()) == [("prompt-1", 1, False), ("prompt-1", 2, False)]
+    assert [path.name for path in shop.target.iterdir() if path.is_dir()] == ["001-prompt-1"]
+    shutil.copytree(shop.target / "001-prompt-1", shop.target / f".002-prompt-1{PART}-rung0")
+    climbing.plans.clear()
+    report = shop.run(RELIABLE)
+    assert made(report)[:3] == [("prompt-1", 1, True), ("prompt-1", 2, True), ("prompt-1", 3, False)]
+    assert climbing.plans[0].seeds == (3,)
+    assert not list(shop.target.glob(".*rung*"))
+
+
+def test_a_picture_that_fails_on_a_rung_takes_no_other_with_it(shop: Shop, climbing: ClimbingEngine) -> None:
+    climbing.black = frozenset({2})
+    report = shop.run(RELIABLE)
+    assert [(failure.item, failure.seed) for failure in report.failures] == [("prompt-1", 2), ("prompt-2", 2)]
+    assert len(report.pictures) == 4
+
+
+def test_a_reliable_order_that_nobody_can_measure_is_refused_with_its_line(shop: Shop) -> None:
+    with pytest.raises(NotFound, match=r"order.yaml:4: prompts.0: "):
+        shop.run(RELIABLE)
+    assert shop.engine.plans == []
 
 
 def test_one_run_at_a_time(shop: Shop) -> None:

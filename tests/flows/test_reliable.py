@@ -108,7 +108,7 @@ def test_a_batch_that_is_alike_enough_climbs_nothing(make: Make) -> None:
     assert (record.steps, record.plan.mode) == ([], "fast")
     assert len(said) == 1
     assert said[0].startswith("likeness 0.9")
-    assert f"threshold {record.threshold:.3f}; " in said[0]
+    assert f"threshold {record.threshold:.3f}: reached; " in said[0]
     assert record.guards is not None
     assert said[0].endswith(record.guards.words)
     assert record.guards.bleed == "bleed not measured"
@@ -134,9 +134,11 @@ def test_a_batch_below_the_threshold_climbs_and_the_best_attempt_is_what_is_left
     assert [sha256_file(folder / picture.file) for picture in record.pictures] == [
         picture.sha256 for picture in record.pictures
     ]
-    assert all(line.count("threshold") == 1 for line in said[:3])
+    assert all(line.count("threshold") == 1 for line in said)
     for step, line in zip((first, second), said[1:3], strict=True):
         assert f"; {step.guards} (" in line
+    assert ": not reached; " in said[0]
+    assert said[-1].startswith("kept: rung 2 larger and longer, likeness ")
 
 
 def test_the_best_attempt_need_not_be_the_last_and_what_to_do_is_said(make: Make) -> None:
@@ -177,7 +179,7 @@ def test_how_far_it_climbs_can_be_limited(make: Make) -> None:
 
 def test_a_reliable_plan_refers_to_photos_in_any_case(make: Make) -> None:
     engine = ClimbableEngine({"bare": 0.9, "referred": 1.0})
-    record, _, _ = make(engine, "reliable", usual="the test of LoRA v001 found TPR 50 %")
+    record, _, _ = make(engine, "reliable", why="the test of LoRA v001 found TPR 50 %")
     assert [(step.name, step.kind) for step in record.steps][:2] == [(USUAL, "note"), ("1 reference", "rung")]
     assert record.plan.references
 
@@ -209,8 +211,18 @@ def test_a_stop_on_a_rung_leaves_the_pictures_that_were_finished(make: Make, rea
         make(ClimbableEngine(stop_at="larger"))
     folder = ready.home.persona("sitter").gallery / "v001"
     assert gallery(folder) == ["v001"]
-    assert read_record(folder).plan.references, "the first rung was finished, and better"
+    record = read_record(folder)
+    assert record.plan.references, "the first rung was finished, and better"
+    assert not record.asked.references
+    assert [step.name for step in record.steps] == ["1 reference"], "nobody came to the third"
+    assert (record.steps[0].likeness_before or 1) < (record.steps[0].likeness_after or 0)
     assert len(list(folder.glob("*-seed*.png"))) == 2
+
+
+def test_a_stop_before_the_first_picture_leaves_nothing_and_hides_nothing(make: Make, ready: World) -> None:
+    with pytest.raises(JobCancelled, match="stopped"):
+        make(ClimbableEngine(stop_at="bare"))
+    assert not list(ready.home.persona("sitter").gallery.rglob("*.png"))
 
 
 def test_a_fast_batch_that_nobody_can_measure_is_made_and_a_reliable_one_is_not(

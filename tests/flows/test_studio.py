@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from tests.flows import conftest
-from tests.flows.conftest import SITTER, STRANGER, PaintingEngine
+from tests.flows.conftest import SITTER, STRANGER, PaintingEngine, painted
 
 from oblik import studio
+from oblik.cli import replay
 from oblik.errors import InvalidInput, TooHot
 from oblik.faces import stack
 from oblik.generation import engine, heat
 from oblik.generation.engine import chunks
 from oblik.generation.heat import Reading
 from oblik.generation.plan import Plan
-from oblik.generation.record import Record
+from oblik.generation.record import USUAL, Record, read_record, write_record
 from oblik.packs.manifest import OpenPack
+from oblik.paths import private_dir
+from oblik.personas.persona import Scope
 from oblik.settings import Settings
 
 if TYPE_CHECKING:
@@ -32,12 +38,13 @@ class RestingEngine(PaintingEngine):
     plans_made: ClassVar[list[Plan]] = []
     at_once: ClassVar[int] = 64
 
-    def __init__(self, rest: Any = bool, **_options: Any) -> None:
+    def __init__(self, rest: Any = bool, tokens: Any = None, **_options: Any) -> None:
         super().__init__()
-        self.rest = rest
+        self.rest, self.tokens = rest, tokens
 
     def run(self, plan: Plan, *, pack: OpenPack, out_dir: Path, progress: Any, **asked: Any) -> Record:
         self.plans_made.append(plan)
+        self.tokens(plan, [7])
         for _ in chunks(plan.seeds, min(self.at_once, plan.batch)):
             self.rest(progress)
             progress.check_cancelled()
@@ -94,16 +101,33 @@ def test_the_usual_mode_is_what_the_test_of_the_lora_found(
     assert (made.record.asked.mode, RestingEngine.plans_made[-1].steps) == (mode, steps[mode])
     why = "TPR 0.0 % over 12 pictures: even the upper end, 22.1 %, is below 90 %; --mode fast goes without"
     assert [line for line in said if line.startswith("mode ")] == (
-        [f"mode reliable: the test of LoRA v001 found {why}"] if mode == "reliable" else []
+        [f"mode reliable, because the test of LoRA v001 found {why}"] if mode == "reliable" else []
     )
     said.clear()
     with pytest.raises(InvalidInput, match="steps"):
         studio.generate(settings, "in a park", "sitter", asked={"steps": 1000}, say=said.append)
     assert said == [], "a mistake of another kind has nothing to do with the mode"
+    if mode == "reliable":
+        assert (made.record.steps[0].name, made.record.steps[0].kind) == (USUAL, "note")
+        assert studio.report_day(settings, studio.now().date()).report.switches == 1
     studio.generate(settings, "in a park", "sitter", mode="fast")
     assert RestingEngine.plans_made[-1].mode == "fast", "who names a mode gets it"
     studio.generate(settings, "in a park", "sitter", token=False)
     assert RestingEngine.plans_made[-1].mode == "fast", "strangers have no other"
+
+
+def test_the_ids_of_the_token_are_in_the_log_before_the_first_picture(
+    settings: Settings, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Warmed, "script", [86])
+    with pytest.raises(TooHot):
+        studio.generate(settings, "in a park", "sitter")
+    (file,) = world.home.logs.glob("oblik-*.jsonl")
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [line["what"] for line in lines] == ["tokens", "generate"]
+    logged = lines[0]
+    assert (logged["persona"], logged["lora"], logged["token_ids"]) == ("sitter", "v001", [7])
+    assert "park" not in file.read_text(), "no prompt"
 
 
 def test_the_pauses_of_a_level_reach_the_engine(settings: Settings, slept_s: list[float]) -> None:
@@ -147,3 +171,53 @@ def test_pauses_reach_the_engine_of_an_order(
     assert (report.state, len(RestingEngine.plans_made)) == ("done", 4)
     assert report.machine.rested_s == np.sum(slept_s) == 2 * pauses
     assert report.machine.hottest_c == 60
+
+
+def install(world: World) -> None:
+    """A replay opens the pack by the name that stands in the record."""
+    private_dir(world.home.packs)
+    (world.home.packs / "paint").symlink_to(world.pack.folder, target_is_directory=True)
+
+
+def test_other_pixels_and_nothing_known_that_changed_is_said(settings: Settings, world: World) -> None:
+    folder = studio.generate(settings, "in a park", "sitter").folder
+    install(world)
+    same = CliRunner().invoke(replay.command, [str(folder)], obj=settings)
+    assert (same.exit_code, "changed" in same.output) == (0, False)
+    record = read_record(folder)
+    record.pictures[0].pixels_sha256 = "0" * 64
+    write_record(record, folder)
+    other = CliRunner().invoke(replay.command, [str(folder)], obj=settings)
+    assert other.exit_code == 1
+    assert "changed: nothing that a record knows" in other.output
+    assert "oblik pack verify paint" in other.output
+
+
+@pytest.mark.parametrize("what", ["accept", "impostors", "replay", "edit"])
+def test_whatever_makes_pictures_stops_when_the_card_is_too_hot(
+    settings: Settings, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    folder = studio.generate(settings, "in a park", "sitter").folder
+    install(world)
+    model = world.sign("model", scopes=frozenset({Scope.edit}))
+    conftest.make_artifact(world.home, model, world.pack)
+    painted(SITTER, 1).save(tmp_path / "frame.png")
+    calls: dict[str, Callable[[], object]] = {
+        "accept": lambda: studio.accept(settings, "sitter"),
+        "impostors": lambda: studio.gather_impostors(settings, count=2),
+        "replay": lambda: studio.replay(settings, folder),
+        "edit": lambda: studio.edit(settings, tmp_path / "frame.png", "model", wish={"face": True}),
+    }
+    monkeypatch.setattr(Warmed, "script", [86])
+    with pytest.raises(TooHot):
+        calls[what]()
+
+
+def test_the_pauses_of_a_level_reach_an_edit(
+    settings: Settings, world: World, tmp_path: Path, slept_s: list[float]
+) -> None:
+    model = world.sign("model", scopes=frozenset({Scope.edit}))
+    conftest.make_artifact(world.home, model, world.pack)
+    painted(SITTER, 1).save(tmp_path / "frame.png")
+    studio.edit(settings, tmp_path / "frame.png", "model", wish={"face": True}, preset="level")
+    assert slept_s == [0.5] * 4

@@ -12,10 +12,10 @@ from oblik.generation.plan import AdapterName, Plan, Reference
 from oblik.packs.manifest import OpenPack, Pack
 
 
-def pack_of(folder: Path, family: str, *parts: str) -> OpenPack:
+def pack_of(folder: Path, family: str, *parts: str, name: str = "p") -> OpenPack:
     for part in parts:
         (folder / part).mkdir(parents=True)
-    manifest = Pack(name="p", version="1", family=family, native_size_px=512, side_multiple_px=16)
+    manifest = Pack(name=name, version="1", family=family, native_size_px=512, side_multiple_px=16)
     return OpenPack(manifest=manifest, folder=folder)
 
 
@@ -33,6 +33,26 @@ def test_a_bare_pack_lacks_every_adapter_and_says_what_does_instead(
     assert found.what.startswith(name)
     assert found.instead
     assert found.hint.startswith("oblik ")
+
+
+def test_the_next_command_brings_the_part_where_it_can_be_had(tmp_path: Path) -> None:
+    """The catalogue's option, or a training; what cannot be had in a family is not asked for."""
+
+    def hint(adapter: AdapterName, family: str, name: str) -> str:
+        found = lack(adapter, pack_of(tmp_path, family, name=name))
+        assert found is not None
+        return found.hint
+
+    assert hint("edit-reference", "qwen_image", "qwen-image-16gb") == (
+        "oblik pack pull qwen-image-16gb --with edit"
+    )
+    assert hint("edit-reference", "qwen_image", "p") == "oblik dataset build PHOTOS && oblik train"
+    assert hint("identity-tokens", "qwen_image", "qwen-image-16gb") == "oblik adapter train"
+    assert hint("identity-tokens", "stable_diffusion", "sd15").startswith("oblik generate ")
+    projector = lack("identity-tokens", pack_of(tmp_path, "qwen_image"))
+    assert projector is not None
+    assert projector.sentence().endswith("; or get it: oblik adapter train")
+    assert hint("edit-reference", "stable_diffusion", "sd15") == "oblik dataset build PHOTOS && oblik train"
 
 
 def test_a_part_that_no_engine_runs_is_not_called_usable(tmp_path: Path) -> None:

@@ -27,8 +27,18 @@ def test_a_picture_is_fine() -> None:
 )
 def test_broken_pictures_are_named(picture: np.ndarray, words: str) -> None:
     assert words in str(flaw(picture))
-    with pytest.raises(BackendError, match="seed 7"):
-        refuse_flawed(picture, 7)
+
+
+def test_what_was_thrown_away_is_raised_at_the_end_with_what_is_kept() -> None:
+    refuse_flawed({}, 3)
+    with pytest.raises(
+        BackendError, match=r"^the picture of seed 7 thrown away: it is black; 2 others"
+    ) as one:
+        refuse_flawed({7: "it is black"}, 2)
+    assert "float32" in one.value.hint
+    with pytest.raises(BackendError, match=r"^the pictures of seeds 7, 9 thrown away: it is black$") as two:
+        refuse_flawed({7: "it is black", 9: "it is black"}, 0, "sage")
+    assert two.value.hint.endswith("--attention native")
 
 
 def test_names_sort_in_the_order_of_the_batch() -> None:

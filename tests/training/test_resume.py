@@ -27,7 +27,7 @@ resource = pytest.importorskip("resource", reason="limits files as POSIX systems
 Ask = Callable[..., TrainRequest]
 ROOT = Path(__file__).resolve().parents[2]
 CHILD = """
-import os, pickle, signal, sys
+import gc, os, pickle, signal, sys
 from oblik.progress import SilentProgress
 from oblik.training.backends.native import NativeTrainer
 from tests.training.test_resume import At
@@ -45,6 +45,7 @@ class Fsync:
                 die()
         Fsync.real(handle)
 
+gc.freeze()
 for where, number, request in pickle.load(sys.stdin.buffer):
     if not (child := os.fork()):
         os.fsync = fsync = Fsync()

@@ -29,6 +29,11 @@ def command(ctx: click.Context, record: Path, keep: Path | None) -> None:
     click.echo(f"{sum(found.same)} of {len(found.same)} pictures have identical pixels")
     for difference in found.differences:
         click.echo(f"changed: {difference}")
+    if not (found.identical or found.differences):
+        click.echo(
+            "changed: nothing that a record knows; files that were altered in place are found by: "
+            f"oblik pack verify {found.record.plan.pack}"
+        )
     if keep:
         click.echo(str(keep))
     ctx.exit(0 if found.identical else 1)

@@ -223,7 +223,10 @@ def _free_memory() -> None:
 
 
 def settle(target: Path) -> None:
-    """After a kill: batches that have a record are kept, the others are removed."""
+    """After a kill: batches that have a record are kept, the others are removed, and so are attempts of a
+    climb that did not end."""
+    for attempt in target.glob(f".[0-9]*{PART}-*"):
+        shutil.rmtree(attempt, ignore_errors=True)
     for part in sorted(target.glob(f"[0-9]*{PART}")):
         keep(part, part.with_name(part.name.removesuffix(PART)))
 

@@ -161,7 +161,7 @@ def pictures_in(folder: Path) -> list[Path]:
 
 
 def note_scores(folder: Path, scores: dict[Path, Score], ruler: Ruler, bleed: Bleed | None = None) -> None:
-    """Write likeness, threshold and guards into every record in ``folder``."""
+    """Write likeness, threshold, guards and face stack into every record in ``folder``."""
     for place in _records(folder):
         write_record(_scored(read_record(place), place.parent, scores, ruler, bleed), place.parent)
 
@@ -178,7 +178,8 @@ def _scored(
     own = {p.file: score for p in pictures if (score := scores.get(folder / p.file))}
     guards = _guarded(own, ruler.references, bleed)
     threshold = ruler.calibration.threshold
-    return record.model_copy(update={"pictures": pictures, "threshold": threshold, "guards": guards})
+    found = {"pictures": pictures, "threshold": threshold, "guards": guards, "face_stack": ruler.stack.name}
+    return record.model_copy(update=found)
 
 
 def _guarded(scores: dict[str, Score], references: References, bleed: Bleed | None) -> Guards:

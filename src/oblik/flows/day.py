@@ -29,7 +29,8 @@ from oblik.training.artifact import latest_artifact
 
 DAYS = 14
 """So many days the trend looks back."""
-REFUSALS = {error.code for error in (RequestError, *RequestError.__subclasses__(), BackendUnavailable)}
+_REFUSED: tuple[type[OblikError], ...] = (RequestError, *RequestError.__subclasses__(), BackendUnavailable)
+REFUSALS = {error.code for error in _REFUSED}
 """Codes of what was not begun: a wish that cannot be met as asked, an extra or a file that is missing."""
 
 
@@ -171,7 +172,7 @@ def _climb(batch: _Batch) -> Ascent | None:
 
 def _acceptance(home: Home, slug: str) -> dict[str, Any]:
     """The LoRA in use, whether it was accepted, the line of its test, and what that calls for."""
-    unknown = {"lora": None, "accepted": None, "profile": FAST, "advice": []}
+    unknown: dict[str, Any] = {"lora": None, "accepted": None, "profile": FAST, "advice": []}
     loras = home.persona(slug).loras
     try:
         version = latest_artifact(loras)

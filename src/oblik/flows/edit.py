@@ -1,8 +1,9 @@
 """Editing as one call: a person's face into a frame that exists, or a frame completed around them.
 
 In: a persona, a frame, what may change in it, words. Out: a `Record` and its folder in the gallery, in which
-the frame and the alpha map lie beside the pictures, so that the next edit can take them. Consent for edits is
-asked here. Knows nothing of tensors.
+the frame, the alpha map and the mask that was given lie beside the pictures; the next edit can take the map.
+Where no face is meant nothing of the person is asked for. Consent for edits is asked here. Knows nothing of
+tensors.
 """
 
 from __future__ import annotations
@@ -31,13 +32,14 @@ from oblik.generation.plan import Control, Edit, Plan, Reference
 from oblik.generation.presets import Preset
 from oblik.generation.record import FILE_NAME, Record, read_record
 from oblik.images import open_upright, save_clean_png
+from oblik.likeness.gate import MISS
 from oblik.packs.manifest import OpenPack
 from oblik.paths import Home, next_version, private_dir
 from oblik.personas.permission import under_consent
 from oblik.personas.persona import Persona
 from oblik.progress import Progress
 
-FRAME, ALPHA = "frame.png", "alpha.png"
+FRAME, ALPHA, MASK = "frame.png", "alpha.png", "mask.png"
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,9 @@ class Wish:
     """What is to be edited. ``mask`` is a picture as large as the frame, white where it may change; ``face``
     is the best face found in it; ``outpaint`` what is added around it (`oblik.generation.frames.outpainted`).
 
-    They add up. With none of them the alpha map kept beside an edited picture is taken. ``references`` False
-    leaves the person's photos out: the LoRA alone draws the face. ``pose`` is how closely it keeps the pose
+    They add up. With none of them the alpha map kept beside an edited picture is taken. ``outpaint`` alone
+    means no face: the surroundings are drawn without token, description, LoRA and photos. ``references``
+    False leaves the photos out: the LoRA alone draws the face. ``pose`` is how closely it keeps the pose
     of the face that it replaces, as far as the pack can; 0 leaves that free.
     """
 
@@ -95,14 +98,20 @@ def edit(
         **order.asked, "width_px": width_px, "height_px": height_px,
         "edit": Edit(image=f"{inside}/{FRAME}", mask=f"{inside}/{ALPHA}", strength=wish.strength, window=box),
     }  # fmt: skip
-    plan = plan_order(replace(order, asked=asked), persona, where.preset, where.pack, home, others)
-    if wish.face or wish.mask or wish.outpaint is None:
+    person = means_the_person(wish, persona)
+    order = replace(order, asked=asked, token=order.token and person, lora=order.lora and person)
+    plan = plan_order(order, persona, where.preset, where.pack, home, others)
+    if not person:
+        plan = plan.model_copy(update={"prompt": surroundings(plan.prompt)})
+    else:
         references = _references(persona, plan, where) if wish.references else ()
         plan = plan.model_copy(update={"references": references, "controls": _pose(wish, where)})
     private_dir(folder)
     try:
         save_clean_png(Image.fromarray(frame), folder / FRAME)
         save_clean_png(Image.fromarray(alpha), folder / ALPHA)
+        if wish.mask is not None:
+            save_clean_png(open_upright(wish.mask).convert("L"), folder / MASK)
         record, _ = generate(
             persona, plan, home=home, pack=where.pack, engine=where.engine, progress=progress, now=now,
             folder=folder, operation="edit",
@@ -110,7 +119,26 @@ def edit(
     finally:
         if not (folder / FILE_NAME).is_file():
             shutil.rmtree(folder, ignore_errors=True)
-    return _measured(persona, record, folder, where, progress), folder
+    if not person:
+        where.say("no face is meant: drawn without the person, and no likeness is measured; --face means one")
+        return record, folder
+    record = _measured(persona, record, folder, where, progress)
+    if short := shortfall(record):
+        where.say(f"{short}: {next_step(wish, record.plan)}")
+    return record, folder
+
+
+def means_the_person(wish: Wish, persona: Persona) -> bool:
+    """Whether the person is to be drawn: in a mask and in a face; not in what only lies around a frame. An
+    edit that goes on means what the one before meant."""
+    if wish.mask is not None or wish.face or wish.outpaint is not None:
+        return wish.mask is not None or wish.face
+    return persona.trigger in read_record(wish.image.parent).plan.prompt
+
+
+def surroundings(prompt: str) -> str:
+    """What a prompt says after its subject: even "a woman" would put a face into the margins."""
+    return prompt.partition(", ")[2] or "photo"
 
 
 def prepared(wish: Wish, stack: Callable[[], FaceStack]) -> tuple[Frame_HW3, Mask_HW]:
@@ -194,3 +222,29 @@ def _measured(persona: Persona, record: Record, folder: Path, where: Where, prog
     scores = ruler.score(paths, progress)
     note_scores(folder, dict(zip(paths, scores, strict=True)), ruler)
     return read_record(folder)
+
+
+def shortfall(record: Record) -> str:
+    """How many pictures fall short of the threshold, a face not found among them; empty where none does."""
+    if record.threshold is None:
+        return ""
+    scores = [MISS if picture.likeness is None else picture.likeness for picture in record.pictures]
+    below = sum(score < record.threshold for score in scores)
+    return f"{below} of {len(scores)} below the threshold of {record.threshold:.3f}" if below else ""
+
+
+def next_step(wish: Wish, plan: Plan) -> str:
+    """What is left to try after a likeness that falls short, the nearest first."""
+    tries = ["look at them: a score says nothing of how a face sits in its frame"]
+    if wish.strength < 1:
+        tries.append(f"--strength 1 keeps nothing of the former face ({wish.strength:g} did)")
+    if not wish.references:
+        tries.append("leave --no-references out")
+    if plan.controls:
+        tries.append(f"a lower --control-scale ({wish.pose:g} now) or --no-keep-pose frees its pose")
+    if len(plan.seeds) == 1:
+        tries.append("--count 4 gives more to choose from")
+    if plan.lora and plan.lora_scale < 1:
+        tries.append(f"--lora-scale {min(1.0, plan.lora_scale + 0.1):.2g} ({plan.lora_scale:g} now)")
+    tries.append("more photos: oblik dataset build PHOTOS && oblik train")
+    return "; ".join(tries)

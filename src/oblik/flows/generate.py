@@ -34,10 +34,10 @@ from oblik.progress import Progress
 from oblik.training.artifact import MANIFEST, TOKENIZER, latest_artifact, read_artifact
 
 COMPARED = (
-    "pack_version", "pack_sha256", "lora_sha256", "references_sha256", "edit_sha256", "device", "token_ids",
-    "prompt_ids",
+    "pack_version", "pack_sha256", "lora_sha256", "token_sha256", "text_encoder_sha256", "references_sha256",
+    "edit_sha256", "device", "token_ids", "prompt_ids",
 )  # fmt: skip
-"""What of two records should be the same, beside the libraries."""
+"""What of two records should be the same, beside libraries, machine and face stack."""
 
 
 @dataclass(frozen=True)
@@ -170,12 +170,10 @@ def replay(
 
 
 def differences(record: Record, again: Record) -> tuple[str, ...]:
-    """What changed in the surroundings between two runs of a plan, one line each."""
-    found = [
-        f"{name} {record.libraries.get(name, 'absent')} became {again.libraries.get(name, 'absent')}"
-        for name in sorted(record.libraries.keys() | again.libraries.keys())
-        if record.libraries.get(name) != again.libraries.get(name)
-    ]
+    """What changed in the surroundings between two runs of a plan, as far as records know, one line each."""
+    found = _changed(record.libraries, again.libraries) + _changed(record.machine, again.machine)
+    if record.face_stack and again.face_stack and record.face_stack != again.face_stack:
+        found.append(f"face stack {record.face_stack} became {again.face_stack}")
     for name in COMPARED:
         before, after = getattr(record, name), getattr(again, name)
         if before != after and before is not None:
@@ -184,6 +182,16 @@ def differences(record: Record, again: Record) -> tuple[str, ...]:
     if before != after:
         found.append(f"memory plan {json.dumps(before)} became {json.dumps(after)}")
     return tuple(found)
+
+
+def _changed(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """Names whose values differ; a record that is too old to know any says nothing."""
+    names = sorted(before.keys() | after.keys()) if before else []
+    return [
+        f"{name} {before.get(name, 'absent')} became {after.get(name, 'absent')}"
+        for name in names
+        if before.get(name) != after.get(name)
+    ]
 
 
 def _memory(record: Record) -> list[str]:

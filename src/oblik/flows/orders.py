@@ -18,10 +18,11 @@ from typing import Any
 from oblik.errors import BackendUnavailable, RequestError
 from oblik.faces.stack import FaceStack
 from oblik.flows.batches import Batches, Run
+from oblik.flows.calibrate import open_ruler
 from oblik.flows.control import controlled
 from oblik.flows.generate import Order as Wish
 from oblik.flows.generate import open_artifact, plan_order
-from oblik.flows.reliable import Climbing, generate_in_mode
+from oblik.flows.reliable import Climbing, dataset_behind, generate_in_mode
 from oblik.generation.engine import Engine
 from oblik.generation.heat import HeatGuard
 from oblik.generation.ladder import Heights
@@ -67,10 +68,12 @@ def planned(file: OrderFile, persona: Persona, bench: Bench, now: datetime) -> l
 
     Raises:
         ConsentError: the persona's consent does not cover portraits; no photo of a control was read.
-        RequestError, BackendUnavailable: a preset, prompt or value that cannot be used, with its line.
+        RequestError, BackendUnavailable: a preset, prompt or value that cannot be used, or a reliable picture
+            that nobody can measure, with its line.
     """
     permit(persona, "generate", home=bench.home, now=now)
     followed: dict[tuple[Any, ...], tuple[Control, ...]] = {}
+    measured: set[str | None] = set()
     before = read_order_report(target_of(file, bench.home))
     lora = file.order.lora or (before.lora if before else None)
     found = []
@@ -83,6 +86,10 @@ def planned(file: OrderFile, persona: Persona, bench: Bench, now: datetime) -> l
             wish = Wish(job.text, asked, style=job.style)
             plan = plan_order(wish, persona, preset, bench.pack, bench.home, bench.others)
             open_artifact(plan, bench.home, bench.pack)
+            if plan.mode == "reliable" and plan.lora not in measured:
+                dataset = dataset_behind(plan, bench.home)
+                open_ruler(persona, home=bench.home, pack=bench.pack, stack=bench.stack(), dataset=dataset)
+                measured.add(plan.lora)
         except RequestError as refused:
             raise file.located(job.place, refused) from None
         key = (plan.controls, plan.width_px, plan.height_px)
@@ -119,9 +126,10 @@ def run_order(
 
     began_s = time.monotonic()
     ladders = find_preset("reliable", bench.home.root / "presets").ladder
-    climbing = Climbing(auto=False, heights=ladders.get(bench.pack.manifest.family, Heights()))
+    heights = ladders.get(bench.pack.manifest.family, Heights())
 
     def make(plan: Plan, folder: Path, engine: Engine) -> None:
+        climbing = Climbing(auto=plan.mode == "reliable", heights=heights)
         generate_in_mode(
             persona, plan, climbing, home=bench.home, pack=bench.pack, engine=engine, stack=bench.stack,
             progress=bench.guard.watch(Unseen(progress)), folder=folder,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -31,7 +31,9 @@ from oblik.generation.ladder import (
     Heights,
     Ladder,
     climb,
+    kept,
     ladder,
+    line_of,
     mattering,
     number_of,
     raise_by,
@@ -62,14 +64,14 @@ def silent(_line: str) -> None:
 class Climbing:
     """How far to climb. With ``auto`` the pictures are measured and rungs climbed while they fall short, up
     to the rung ``highest``; without it nothing is measured, and a reliable plan starts at rung ``highest``
-    (default: the first). ``say`` is told each likeness, and why something is not done; ``usual`` is why the
-    mode is reliable though nobody named one."""
+    (default: the first). ``say`` is told each likeness, and why something is not done. ``why`` the mode is
+    reliable stands in the record, where nobody named it."""
 
     auto: bool = True
     highest: int | None = None
     heights: Heights = field(default_factory=Heights)
     say: Callable[[str], object] = silent
-    usual: str = ""
+    why: str = ""
 
 
 class Attempted(NamedTuple):
@@ -96,7 +98,8 @@ def generate_in_mode(
     folder: Path | None = None,
 ) -> tuple[Record, Path]:
     """Run a plan in its mode. A fast plan climbs only when its likeness falls short; a reliable one takes the
-    first rung in any case. What is not measured may go into a ``folder`` outside the gallery.
+    first rung in any case. Pictures may go into a ``folder`` outside the gallery: then a climb that is
+    stopped leaves nothing there.
 
     Raises:
         ConsentError: the persona's consent does not cover portraits today.
@@ -104,7 +107,8 @@ def generate_in_mode(
     """
     progress = under_consent(persona, "generate", home=home, now=now, progress=progress)
     sweep(home.persona(persona.slug).gallery)
-    run = _Run(persona, home, pack, engine, progress, now, climbing.say, climbing.usual)
+    why = (Step(name=USUAL, kind="note", reason=climbing.why),) if climbing.why else ()
+    run = _Run(persona, home, pack, engine, progress, now, climbing.say, why)
     reliable = plan.mode == "reliable"
     if not climbing.auto:
         if not reliable:
@@ -116,8 +120,8 @@ def generate_in_mode(
         if reliable:
             raise
         climbing.say(f"not measured: {missing.message}; {missing.hint}")
-        return run.once(plan)
-    return run.climb(plan, _ladder(plan, run, climbing, EDIT), ruler, at_least=int(reliable))
+        return run.once(plan, folder)
+    return run.climb(plan, _ladder(plan, run, climbing, EDIT), ruler, int(reliable), folder)
 
 
 def sweep(gallery: Path) -> None:
@@ -183,7 +187,7 @@ class _Run:
     progress: Progress
     now: datetime
     say: Callable[[str], object]
-    usual: str = ""
+    why: tuple[Step, ...]
 
     def once(self, plan: Plan, folder: Path | None = None) -> tuple[Record, Path]:
         """Run one plan."""
@@ -210,38 +214,52 @@ class _Run:
             if (folder / FILE_NAME).is_file():
                 record = read_record(folder)
                 record.asked = plan
-                record.steps += [*self._by_itself(), *climbed, *self._missing(steps, climbed, HIGHEST)]
+                record.steps += [*self.why, *climbed, *self._missing(steps, climbed, HIGHEST)]
                 write_record(record, folder)
         return read_record(folder), folder
 
-    def climb(self, plan: Plan, steps: Ladder, ruler: Ruler, at_least: int) -> tuple[Record, Path]:
-        """Climb, keep the best attempt's pictures and write the way there into its record."""
+    def climb(
+        self, plan: Plan, steps: Ladder, ruler: Ruler, at_least: int, into: Path | None = None
+    ) -> tuple[Record, Path]:
+        """Climb, keep the best attempt's pictures and write the way there into its record, also when the
+        climb was stopped. ``into`` is a folder outside the gallery, which gets what is finished only."""
         gallery = self.home.persona(self.persona.slug).gallery
-        folder = gallery / next_version(gallery)
+        folder = into or gallery / next_version(gallery)
         threshold = ruler.calibration.threshold
         tried: list[Attempted] = []
+        way: list[Step] = []
+        found: Climb | None = None
 
         def run(raised: Plan) -> float:
-            place = folder.with_name(f".{folder.name}-rung{len(tried)}") if tried else folder
+            place = folder.with_name(f".{folder.name}-rung{len(tried)}") if tried or into else folder
             tried.append(Attempted(raised, place))
             made = tried[-1] = self._measured(raised, place, ruler)
+            likeness = made.likeness
             if len(tried) == 1:
+                reached = "reached" if likeness >= threshold else "not reached"
+                if at_least and likeness >= threshold:
+                    reached += "; the reliable mode climbs one rung all the same"
                 beside = f"; {made.guards.words}" if made.guards else ""
-                self.say(f"likeness {made.likeness:.3f}, threshold {threshold:.3f}{beside}")
-            return made.likeness
+                self.say(f"likeness {likeness:.3f}, threshold {threshold:.3f}: {reached}{beside}")
+            return likeness
 
         def note(step: Step) -> None:
             if step.likeness_after is not None and (guards := tried[-1].guards):
                 step.guards = guards.copying
-            self.say(_line(step, threshold))
+            way.append(step)
+            self.say(line_of(step, threshold))
 
-        with _climbing(folder):
+        with _climbing(folder) if into is None else nullcontext():
             try:
                 found = climb(plan, run, threshold, rungs=steps.rungs, at_least=at_least, note=note)
             finally:
-                _keep_best(tried, folder)
-        best = max(tried, key=lambda attempt: attempt.likeness)
-        return self._told(plan, found, steps, folder, best, ruler), folder
+                if found or into is None:
+                    best = max(tried, key=lambda attempt: attempt.likeness)
+                    self._tell(plan, way, found, steps, best, ruler)
+                    _keep_best(best, tried, folder)
+                else:
+                    _remove(tried)
+        return read_record(folder), folder
 
     def _measured(self, plan: Plan, folder: Path, ruler: Ruler) -> Attempted:
         record, _ = self.once(plan, folder)
@@ -251,17 +269,21 @@ class _Run:
         likeness = float(np.mean([MISS if score.centroid is None else score.centroid for score in scores]))
         return Attempted(plan, folder, likeness, scores, read_record(folder).guards)
 
-    def _told(
-        self, plan: Plan, found: Climb, steps: Ladder, folder: Path, best: Attempted, ruler: Ruler
-    ) -> Record:
-        """The best attempt's record, with what was asked and the way up."""
-        threshold = ruler.calibration.threshold
-        record = read_record(folder)
+    def _tell(
+        self, plan: Plan, way: list[Step], found: Climb | None, steps: Ladder, best: Attempted, ruler: Ruler
+    ) -> None:
+        """Put what was asked and the way up into the best attempt's record, where it has pictures."""
+        if not (best.folder / FILE_NAME).is_file():
+            return
+        record, threshold = read_record(best.folder), ruler.calibration.threshold
         record.asked = plan
-        record.steps += [*self._by_itself(), *found.steps]
-        reached = HIGHEST if found.exhausted else max(map(number_of, found.steps), default=0)
-        record.steps += self._missing(steps, found.steps, reached)
-        if found.exhausted:
+        record.steps += [*self.why, *way]
+        if found:
+            reached = HIGHEST if found.exhausted else max(map(number_of, way), default=0)
+            record.steps += self._missing(steps, way, reached)
+        if found and way:
+            self.say(f"kept: {kept(found)}, likeness {found.best.likeness:.3f}, threshold {threshold:.3f}")
+        if found and found.exhausted:
             reason = (
                 f"mean likeness {found.best.likeness:.3f} is below the threshold {threshold:.3f} "
                 "after the last rung"
@@ -271,23 +293,16 @@ class _Run:
             self.say(f"{reason}: {FLAG}")
             for line in record.advice:
                 self.say(f"advice: {line}")
-        write_record(record, folder)
-        return record
+        write_record(record, best.folder)
 
     def _remedies(self, best: Attempted, ruler: Ruler) -> list[Advice]:
-        """What is left to do, with the number behind each; what a test of the LoRA found to photograph."""
-        scale, lora = best.plan.lora_scale, best.plan.lora
-        report = judge(
-            best.scores, ruler.calibration, ruler.references, persona=self.persona.slug,
-            rng=np.random.default_rng(0), lora_scale=scale,
-        )  # fmt: skip
-        folder = self.home.persona(self.persona.slug).loras / (lora or "")
+        """What is left to do, with the number behind each."""
+        scale, lora, slug = best.plan.lora_scale, best.plan.lora, self.persona.slug
+        rng = np.random.default_rng(0)
+        report = judge(best.scores, ruler.calibration, ruler.references, persona=slug, rng=rng)
+        folder = self.home.persona(slug).loras / (lora or "")
         artifact = read_artifact(folder) if lora and (folder / MANIFEST).is_file() else None
         return remedies(report, artifact, scale)
-
-    def _by_itself(self) -> list[Step]:
-        """That the mode is the LoRA's usual one, and nobody's wish."""
-        return [Step(name=USUAL, kind="note", reason=self.usual)] if self.usual else []
 
     def _missing(self, steps: Ladder, climbed: Sequence[Step], reached: int) -> list[Step]:
         """What was missed: a rung up to ``reached`` that another way did not climb, and what rungs did
@@ -319,22 +334,17 @@ def _climbing(folder: Path) -> Iterator[None]:
                 lock.unlink(missing_ok=True)
 
 
-def _keep_best(tried: list[Attempted], folder: Path) -> None:
+def _keep_best(best: Attempted, tried: list[Attempted], folder: Path) -> None:
     """Leave the best attempt's pictures in ``folder`` and nobody else's; an unfinished first one stays."""
-    best = max(tried, key=lambda attempt: attempt.likeness)
     if best.folder != folder:
         aside = folder.with_name(f".{folder.name}-before")
-        folder.rename(aside)
+        if folder.exists():
+            folder.rename(aside)
         best.folder.rename(folder)
-        shutil.rmtree(aside)
-    for attempt in tried[1:]:
+        shutil.rmtree(aside, ignore_errors=True)
+    _remove(attempt for attempt in tried if attempt.folder != folder)
+
+
+def _remove(attempts: Iterable[Attempted]) -> None:
+    for attempt in attempts:
         shutil.rmtree(attempt.folder, ignore_errors=True)
-
-
-def _line(step: Step, threshold: float) -> str:
-    if step.likeness_before is None or step.likeness_after is None:
-        return f"rung {step.name}: {step.reason}"
-    before, after = step.likeness_before, step.likeness_after
-    beside = f"; {step.guards}" if step.guards else ""
-    likeness = f"likeness {before:.3f} -> {after:.3f}, threshold {threshold:.3f}{beside}"
-    return f"rung {step.name}: {likeness} ({step.reason})"

@@ -14,7 +14,7 @@ from pathlib import Path
 from oblik.datasets.sources import CaptionSource, usual_source
 from oblik.errors import Conflict
 from oblik.faces.stack import FaceStack
-from oblik.generation.engine import Engine, open_engine
+from oblik.generation.engine import Engine
 from oblik.packs.manifest import OpenPack
 from oblik.personas.enrol import DESCRIPTORS, make_persona, synthetic_consent
 from oblik.personas.persona import Persona
@@ -40,7 +40,9 @@ class Workshop:
     descriptors: Callable[[int], Mapping[str, str]]
 
 
-def open_workshop(pack: OpenPack, stack: Callable[[], FaceStack], device: str) -> Workshop:
+def open_workshop(
+    pack: OpenPack, stack: Callable[[], FaceStack], engine: Callable[[], Engine], device: str
+) -> Workshop:
     """The real tools; tensor libraries are imported by the first stage that needs them."""
     from oblik.miniature.people import Person
     from oblik.miniature.shoot import shoot
@@ -50,7 +52,7 @@ def open_workshop(pack: OpenPack, stack: Callable[[], FaceStack], device: str) -
         stack=stack,
         captions=lambda: usual_source(pack),
         trainer=lambda: open_trainer(device=device),
-        engine=lambda: open_engine(device=device),
+        engine=engine,
         shoot=shoot,
         descriptors=lambda seed: Person.from_seed(seed).descriptors,
     )

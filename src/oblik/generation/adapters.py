@@ -55,13 +55,16 @@ class Lack(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """One kind of adapter: the families that know it, the pack's file or folder that it reads."""
+    """One kind of adapter: the families that know it, the pack's file or folder that it reads, what a pack of
+    another family is told; ``get`` is how a pack of these families comes to the part: an option of the
+    catalogue, or a command."""
 
     families: tuple[str, ...]
     part: str
     stranger: str
     instead: str
     hint: str
+    get: str
 
 
 BACKENDS = {
@@ -76,6 +79,7 @@ KINDS: dict[AdapterName, Kind] = {
         "identity tokens are for Qwen-Image",
         "a larger picture with more steps and a stronger LoRA is what is left",
         "oblik generate PROMPT --mode reliable --lora-scale 0.9",
+        "oblik adapter train",
     ),
     "ip-adapter-faceid": Kind(
         ("stable_diffusion", "sdxl"),
@@ -83,6 +87,7 @@ KINDS: dict[AdapterName, Kind] = {
         "no FaceID adapter exists for this family",
         "identity tokens do the same, in packs that have them",
         "oblik pack list",
+        "faceid",
     ),
     "edit-reference": Kind(
         ("qwen_image",),
@@ -91,6 +96,7 @@ KINDS: dict[AdapterName, Kind] = {
         "identity tokens at a larger weight draw the face again, in packs that have them; else a better LoRA "
         "from more photos is what is left",
         "oblik dataset build PHOTOS && oblik train",
+        "edit",
     ),
 }
 STEERING: tuple[AdapterName, ...] = ("identity-tokens", "ip-adapter-faceid")
@@ -99,16 +105,27 @@ STEERING: tuple[AdapterName, ...] = ("identity-tokens", "ip-adapter-faceid")
 
 def lack(name: AdapterName, pack: OpenPack) -> Lack | None:
     """What the pack lacks for this adapter; None where it can be used."""
-    kind, manifest = KINDS[name], pack.manifest
+    kind, manifest, hint = KINDS[name], pack.manifest, KINDS[name].hint
     if manifest.family not in kind.families:
         what = f"{name}: {kind.stranger}, {manifest.name} is of the family {manifest.family}"
     elif not pack.find(kind.part).exists():
         what = f"{name}: the pack {manifest.name} has no {kind.part}"
+        hint = kind.get if kind.get.startswith("oblik ") else pull(pack, kind.get, hint)
     elif name not in BACKENDS:
         what = f"{name}: the pack {manifest.name} has {kind.part}, but no engine here runs it yet"
     else:
         return None
-    return Lack(what, kind.instead, kind.hint)
+    return Lack(what, kind.instead if hint == kind.hint else f"{kind.instead}; or get it", hint)
+
+
+def pull(pack: OpenPack, option: str, otherwise: str = "oblik pack list") -> str:
+    """The command that brings an option of the pack, where the catalogue offers it."""
+    from oblik.packs.catalogue import catalogue
+
+    entry = catalogue().get(pack.manifest.name)
+    if entry is None or option not in entry.options:
+        return otherwise
+    return f"oblik pack pull {entry.name} --with {option}"
 
 
 def usable(pack: OpenPack) -> AdapterName | None:

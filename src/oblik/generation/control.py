@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 
 from oblik.errors import BackendUnavailable, InvalidInput
 from oblik.faces.stack import Face, Points_52
-from oblik.generation.adapters import Lack
+from oblik.generation.adapters import Lack, pull
 from oblik.packs.manifest import OpenPack
 from oblik.registry import load
 
@@ -60,7 +60,7 @@ def lack(kind: Kind, pack: OpenPack) -> Lack | None:
         what = f"control: the pack {name} has no {FOLDER}"
     else:
         return None
-    return Lack(what, "say the view in the prompt, or pull it where the pack offers it", _pull(pack, FOLDER))
+    return Lack(what, "say the view in the prompt, or pull it where the pack offers it", pull(pack, FOLDER))
 
 
 def open_depth(pack: OpenPack) -> DepthReader:
@@ -129,14 +129,3 @@ def cut(
     left = float(np.clip(about[0] - wide / 2, 0, size_px[0] - wide))
     top = float(np.clip(about[1] - high / 2, 0, size_px[1] - high))
     return left, top, wide, high
-
-
-def _pull(pack: OpenPack, option: str) -> str:
-    from oblik.packs.catalogue import catalogue
-
-    entry = catalogue().get(pack.manifest.name)
-    return (
-        f"oblik pack pull {entry.name} --with {option}"
-        if entry and option in entry.options
-        else "oblik pack list"
-    )

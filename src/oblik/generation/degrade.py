@@ -18,6 +18,8 @@ Stage = Literal["load", "encode text", "denoise", "decode"]
 SMALLEST_SIDE_PX = 512
 FEWEST_STEPS = 20
 SIDE_MULTIPLE_PX = 16
+OFFLOAD = "offload"
+"""What is given up after all of the table: the weights make room."""
 PICTURES: tuple[Stage, ...] = ("denoise", "decode")
 
 

@@ -7,7 +7,7 @@ whoever builds a plan has asked for those.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oblik.errors import BackendError
+from oblik.generation.heat import HeatGuard
 from oblik.generation.plan import Plan
 from oblik.generation.record import Record
 from oblik.packs.manifest import OpenPack
@@ -43,13 +44,14 @@ class Engine(Protocol):
         """Run ``plan`` and write everything into ``out_dir``.
 
         The same plan gives the same bytes on the same machine. When it is stopped, the pictures
-        that were finished and a record of them stay.
+        that were finished and a record of them stay. A broken picture is thrown away, and the others are made
+        before that is raised.
 
         Out of memory, smaller plans follow (`oblik.generation.degrade`); the record has the one that ran in
         ``plan`` and what was given up in ``steps``.
 
         Raises:
-            BackendError: a picture came out broken, or the machine cannot run the plan.
+            BackendError: pictures came out broken, or the machine cannot run the plan.
             OutOfMemory: not even the smallest plan fits.
             JobCancelled: somebody asked to stop.
         """
@@ -66,6 +68,21 @@ def open_engine(name: str = "diffusers", **options: Any) -> Engine:
     return engine
 
 
+class Guarded:
+    """An engine that rests between batches and stops when the card gets too hot, whoever runs it."""
+
+    def __init__(self, guard: HeatGuard, **options: Any) -> None:
+        self._guard, self._engine = guard, open_engine(rest=guard.between, **options)
+
+    def run(
+        self, plan: Plan, *, pack: OpenPack, artifact: Path | None, out_dir: Path, now: datetime,
+        progress: Progress,
+    ) -> Record:  # fmt: skip
+        return self._engine.run(
+            plan, pack=pack, artifact=artifact, out_dir=out_dir, now=now, progress=self._guard.watch(progress)
+        )
+
+
 def flaw(image_HW3: NDArray[np.floating[Any]]) -> str | None:
     """What is wrong with a picture (values 0..1), or None: not finite, black, or one flat colour."""
     if not np.isfinite(image_HW3).all():
@@ -77,13 +94,17 @@ def flaw(image_HW3: NDArray[np.floating[Any]]) -> str | None:
     return None
 
 
-def refuse_flawed(image_HW3: NDArray[np.floating[Any]], seed: int, attention: str = "native") -> None:
-    """Raise BackendError when a picture is broken."""
-    if wrong := flaw(image_HW3):
-        hint = "try dtype float32, or check the pack with: oblik pack verify"
-        if attention != "native":
-            hint = f"attention {attention!r} does that with some models: --attention native"
-        raise BackendError(f"the picture of seed {seed} was thrown away: {wrong}", hint=hint)
+def refuse_flawed(flaws: Mapping[int, str], kept: int, attention: str = "native") -> None:
+    """Raise BackendError when pictures were broken: ``flaws`` by seed, beside ``kept`` whole ones."""
+    if not flaws:
+        return
+    hint = "try dtype float32, or check the pack with: oblik pack verify"
+    if attention != "native":
+        hint = f"attention {attention!r} does that with some models: --attention native"
+    which = "the picture of seed" if len(flaws) == 1 else "the pictures of seeds"
+    seeds, wrong = ", ".join(map(str, flaws)), "; ".join(dict.fromkeys(flaws.values()))
+    others = f"; {kept} others of the batch are kept" if kept else ""
+    raise BackendError(f"{which} {seeds} thrown away: {wrong}{others}", hint=hint)
 
 
 def refuse_unfinished(done: int, steps: int) -> None:

@@ -234,3 +234,19 @@ def mattering(missing: Sequence[Lack], climbed: Sequence[Step], reached: int) ->
         wanted = int(rung[1]) <= reached and int(rung[1]) not in there if rung else bool({FACE, EDIT} & there)
         found += [each] if wanted else []
     return found
+
+
+def kept(found: Climb) -> str:
+    """The rung whose pictures are the best."""
+    names = (step.name for step in found.steps if step.likeness_after == found.best.likeness)
+    return f"rung {name}" if (name := next(names, None)) else "the first pictures"
+
+
+def line_of(step: Step, threshold: float) -> str:
+    """What is said of a step as it is made."""
+    if step.likeness_before is None or step.likeness_after is None:
+        return f"rung {step.name}: {step.reason}"
+    before, after = step.likeness_before, step.likeness_after
+    beside = f"; {step.guards}" if step.guards else ""
+    likeness = f"likeness {before:.3f} -> {after:.3f}, threshold {threshold:.3f}{beside}"
+    return f"rung {step.name}: {likeness} ({step.reason})"

@@ -115,8 +115,9 @@ class Restoration(BaseModel):
 
 class Record(BaseModel):
     """What ran, with what, for how long, and how alike it came out. ``pack_sha256`` stands for every
-    file of the pack (`pack_sha256`); it is None in older records. ``advice`` is what to do where even
-    the last rung was not enough."""
+    file of the pack (`pack_sha256`); ``machine`` names processor, card and driver; ``face_stack`` found the
+    faces that references draw, and measured them. What older records do not know is None or empty there.
+    ``advice`` is what to do where even the last rung was not enough."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -126,11 +127,15 @@ class Record(BaseModel):
     token_ids: list[int]
     prompt_ids: list[int]
     lora_sha256: str | None
+    token_sha256: str | None = None
+    text_encoder_sha256: str | None = None
     references_sha256: dict[str, str] = Field(default_factory=dict)
     edit_sha256: dict[str, str] = Field(default_factory=dict)
     pack_version: str
     pack_sha256: str | None = None
     libraries: dict[str, str]
+    machine: dict[str, str] = Field(default_factory=dict)
+    face_stack: str | None = None
     device: str
     free_vram_bytes: int | None
     seconds: dict[str, float]

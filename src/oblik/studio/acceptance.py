@@ -69,7 +69,6 @@ def gather_impostors(
     """Calibrate from now on with the people in ``folder``, or with ``count`` that the pack paints."""
     from oblik.flows.class_images import painter_of
     from oblik.flows.impostors import from_folder, from_pack
-    from oblik.generation.engine import open_engine
     from oblik.progress import SilentProgress
 
     progress, home = progress or SilentProgress(), home_of(settings)
@@ -80,7 +79,7 @@ def gather_impostors(
             found = from_folder(folder, stack, home, progress)
         else:
             painter = painter_of(
-                pack, lambda: open_engine(device=settings.device), home=home, progress=progress, now=now()
+                pack, lambda: engine_of(settings, pack), home=home, progress=progress, now=now()
             )
             found = from_pack(painter, count, stack, home, progress)
         details.update(people=found.impostors.identities, faces=len(found.impostors.embeddings_MD))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from oblik.studio.house import face_pack_of, face_stack_of, home_of, now, pack_of
+from oblik.studio.house import engine_of, face_pack_of, face_stack_of, home_of, now, pack_of
 from oblik.studio.operations import operation
 from oblik.studio.people import list_personas, show_persona
 
@@ -229,7 +229,6 @@ def _wishes(
     from oblik.datasets.sources import open_source, usual_source
     from oblik.errors import BackendUnavailable
     from oblik.flows.class_images import painter_of
-    from oblik.generation.engine import open_engine
 
     if asked.captions == "model" and pack.manifest.synthetic:
         raise BackendUnavailable(
@@ -251,6 +250,7 @@ def _wishes(
         augmentation=None if asked.augment is None else Augmentation(
             copies=asked.augment, flip=asked.flip, seed=asked.seed
         ),
-        painter=painter_of(pack, lambda: open_engine(device=settings.device), home=home_of(settings),
-                           progress=progress, now=now()),
+        painter=painter_of(
+            pack, lambda: engine_of(settings, pack), home=home_of(settings), progress=progress, now=now()
+        ),
     )  # fmt: skip

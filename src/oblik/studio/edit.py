@@ -42,7 +42,6 @@ def edit(
     from oblik.flows.edit import edit as run
     from oblik.flows.generate import Order
     from oblik.flows.reliable import silent
-    from oblik.generation.heat import HeatGuard, open_thermometer
     from oblik.generation.ladder import Heights
     from oblik.generation.presets import find_preset
     from oblik.progress import SilentProgress
@@ -50,15 +49,15 @@ def edit(
     persona, home = show_persona(settings, slug), home_of(settings)
     with operation(settings, "edit", persona.slug) as details:
         pack, presets = pack_of(settings), home.root / "presets"
-        guard = HeatGuard(open_thermometer(device=settings.device))
+        chosen = find_preset(preset or "fast", presets)
         where = Where(
-            home, pack, engine_of(settings, pack), lambda: face_stack_of(pack, settings),
-            find_preset(preset or "fast", presets),
+            home, pack, engine_of(settings, pack, chosen.pace.pause_s), lambda: face_stack_of(pack, settings),
+            chosen,
             find_preset("reliable", presets).ladder.get(pack.manifest.family, Heights()), say or silent,
         )  # fmt: skip
         record, folder = run(
             persona, Order(text, asked or {}), Wish(image, **(wish or {})), where,
-            progress=guard.watch(progress or SilentProgress()), now=now(),
+            progress=progress or SilentProgress(), now=now(),
             others=[other.trigger for other in list_personas(settings) if other.slug != persona.slug],
         )  # fmt: skip
         details.update(pictures=len(record.pictures), batch=folder.name)

@@ -5,12 +5,15 @@ In: settings. Out: nouns. Knows nothing of what is done with them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from oblik.faces.stack import FaceStack
     from oblik.generation.engine import Engine
+    from oblik.generation.heat import HeatGuard
+    from oblik.generation.plan import Plan
     from oblik.labels import Labeller
     from oblik.packs.manifest import OpenPack
     from oblik.paths import Home
@@ -55,13 +58,25 @@ def face_stack_of(pack: OpenPack, settings: Settings) -> FaceStack:
     return open_stack(**options)
 
 
-def engine_of(settings: Settings, pack: OpenPack, **options: Any) -> Engine:
-    """The engine, which looks at photos and faces with the one face stack."""
+def engine_of(
+    settings: Settings, pack: OpenPack, pause_s: float = 0.0, guard: HeatGuard | None = None
+) -> Engine:
+    """The engine, which looks at photos and faces with the one face stack. A heat guard goes with it: its
+    own, which rests ``pause_s`` between batches, or the ``guard`` of somebody who reads it. Before the first
+    picture of each run the log gets the ids of the trigger token."""
     from oblik.generation.adapters import Sight
-    from oblik.generation.engine import open_engine
+    from oblik.generation.engine import Guarded
+    from oblik.generation.heat import HeatGuard, open_thermometer
+    from oblik.studio.operations import log
 
+    def tokens(plan: Plan, ids: Sequence[int]) -> None:
+        log(settings, "tokens", plan.persona, lora=plan.lora, pictures=len(plan.seeds), token_ids=list(ids))
+
+    if guard is None:
+        guard = HeatGuard(open_thermometer(device=settings.device))
+        guard.pause_s = pause_s
     sight = Sight(home_of(settings).personas, lambda: face_stack_of(pack, settings))
-    return open_engine(device=settings.device, sight=sight, labels=labels_of(settings), **options)
+    return Guarded(guard, device=settings.device, sight=sight, labels=labels_of(settings), tokens=tokens)
 
 
 def labels_of(settings: Settings) -> Labeller:

@@ -197,7 +197,7 @@ def _bench(settings: Settings, slug: str | None, *, heat: bool = True) -> Bench:
     return Bench(
         home=home_of(settings),
         pack=pack,
-        engine=lambda: engine_of(settings, pack, rest=guard.between),
+        engine=lambda: engine_of(settings, pack, guard=guard),
         guard=guard,
         stack=cache(lambda: face_stack_of(pack, settings)),
         others=[other.trigger for other in list_personas(settings) if other.slug != slug],

@@ -108,7 +108,6 @@ def generate(
     from oblik.flows.control import controlled
     from oblik.flows.generate import Order, open_artifact, plan_order
     from oblik.flows.reliable import Climbing, generate_in_mode, silent
-    from oblik.generation.heat import HeatGuard, open_thermometer
     from oblik.generation.ladder import Heights
     from oblik.generation.presets import find_preset
     from oblik.progress import SilentProgress
@@ -129,18 +128,15 @@ def generate(
             persona, plan, home=home, pack=pack, stack=lambda: face_stack_of(pack, settings), now=now()
         )
         heights = find_preset("reliable", presets).ladder.get(pack.manifest.family, Heights())
-        guard = HeatGuard(open_thermometer(device=settings.device))
-        guard.pause_s = chosen.pace.pause_s
-        engine = engine_of(settings, pack, rest=guard.between)
+        engine = engine_of(settings, pack, chosen.pace.pause_s)
         open_artifact(plan, home, pack)  # what is wrong with the plan is said before its mode
         say = say or silent
         if why:
-            say(f"mode {mode}: {why}; --mode fast goes without")
+            say(f"mode {mode}, because {why}; --mode fast goes without")
         climbing = Climbing(auto and token, max_rung, heights, say, why)
         record, folder = generate_in_mode(
             persona, plan, climbing, home=home, pack=pack, engine=engine,
-            stack=lambda: face_stack_of(pack, settings), progress=guard.watch(progress or SilentProgress()),
-            now=now(),
+            stack=lambda: face_stack_of(pack, settings), progress=progress or SilentProgress(), now=now(),
         )  # fmt: skip
         details.update(pictures=len(record.pictures), batch=folder.name)
     return Generated(record, folder)
@@ -235,7 +231,9 @@ def run_demo(
     wanted = {"seed": seed, "photos": photos, "portraits": portraits}
     given = {name: value for name, value in wanted.items() if value is not None}
     order = DemoOrder(out, train=training or {}, plan=plan or {}, **given)
-    workshop = open_workshop(pack, lambda: face_stack_of(pack, settings), settings.device)
+    workshop = open_workshop(
+        pack, lambda: face_stack_of(pack, settings), lambda: engine_of(settings, pack), settings.device
+    )
     with operation(settings, "demo", None) as details:
         result = run(order, workshop, progress=progress or SilentProgress(), now=now())
         details["sitter"] = result.persona

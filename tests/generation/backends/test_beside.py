@@ -45,3 +45,22 @@ def test_it_is_the_image_edit_pipeline_within_rounding(monkeypatch: pytest.Monke
     assert torch.allclose(found, wanted, atol=1e-4)
     assert not torch.allclose(found, alone, atol=1e-2), "the pictures are seen"
     assert torch.equal(pipeline(**call).images, alone), "and forgotten"
+
+
+def test_the_negative_prompts_call_sees_what_it_is_to_see() -> None:
+    transformer = torch.nn.Module()
+    seen: list[tuple[int, list[tuple[int, int, int]]]] = []
+
+    def forward(
+        hidden_states: torch.Tensor, img_shapes: list[list[tuple[int, int, int]]]
+    ) -> list[torch.Tensor]:
+        seen.append((hidden_states.shape[1], img_shapes[0][1:]))
+        return [hidden_states]
+
+    transformer.forward = forward
+    frame, head = Shown(torch.zeros(1, 4, 2), 2, 2), Shown(torch.zeros(1, 1, 2), 1, 1)
+    with beside(transformer, [frame, head], [frame]):
+        for _ in range(4):
+            (answered,) = transformer(hidden_states=torch.ones(1, 4, 2), img_shapes=[[(1, 2, 2)]])
+            assert answered.shape[1] == 4
+    assert seen == [(9, [(1, 2, 2), (1, 1, 1)]), (8, [(1, 2, 2)])] * 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from oblik.errors import InvalidInput, JobCancelled
+from oblik.errors import BackendError, InvalidInput, JobCancelled
+from oblik.flows.batches import Batches, Run
+from oblik.generation.backends.diffusers_engine import DiffusersEngine
 from oblik.generation.engine import Engine, open_engine
+from oblik.generation.heat import HeatGuard
+from oblik.generation.order_report import OrderReport
 from oblik.generation.plan import Control, Plan
+from oblik.generation.presets import Pace
 from oblik.generation.record import Record, read_record
 from oblik.images import label_of
 from oblik.labels import Label
@@ -89,7 +95,15 @@ def test_pictures_grid_and_record(engine: Engine, pack: OpenPack, tmp_path: Path
         pack.manifest.version,
     )
     assert record.seconds.keys() == {"load", "text", "denoise", "write"}
-    assert {"torch", "diffusers", "transformers"} <= record.libraries.keys()
+    assert {
+        "torch",
+        "diffusers",
+        "tokenizers",
+        "onnxruntime",
+        "opencv-python-headless",
+    } <= record.libraries.keys()
+    assert record.machine.keys() == {"cpu"}
+    assert len(record.machine["cpu"]) > len(", AVX2")
     assert len(record.prompt_ids) > 4
 
 
@@ -122,6 +136,67 @@ def test_a_stopped_run_keeps_what_was_finished(engine: Engine, pack: OpenPack, t
     assert (tmp_path / "stopped" / "01-seed3.png").is_file()
     run(engine, pack, tmp_path / "after", batch=1, seeds=(3,))
     assert (pixels(tmp_path / "after", "01-seed3.png") == pixels(tmp_path / "stopped", "01-seed3.png")).all()
+
+
+class Poisoned(DiffusersEngine):
+    """The noise of some seeds is not a number."""
+
+    bad: frozenset[int] = frozenset()
+
+    def _family(self, *asked: Any) -> Any:
+        family = super()._family(*asked)
+        drawn = type(family).noise
+
+        def noise(seeds: tuple[int, ...], size_px: tuple[int, int]) -> torch.Tensor:
+            latents = drawn(family, seeds, size_px).clone()
+            latents[[seed in self.bad for seed in seeds]] = torch.nan
+            return latents
+
+        vars(family)["noise"] = noise
+        return family
+
+
+@pytest.mark.parametrize("batch", [8, 1])
+def test_a_broken_picture_is_thrown_away_and_the_rest_of_the_batch_is_made(
+    pack: OpenPack, tmp_path: Path, batch: int
+) -> None:
+    engine = Poisoned("cpu")
+    engine.bad = frozenset({4})
+    with pytest.raises(BackendError, match=r"seed 4 .*not numbers; 2 others"):
+        run(engine, pack, tmp_path / "broken", batch=batch)
+    record = read_record(tmp_path / "broken")
+    assert [picture.seed for picture in record.pictures] == [3, 5]
+    named = {picture.file for picture in record.pictures}
+    assert {path.name for path in (tmp_path / "broken").iterdir()} == {*named, "grid.png", "record.json"}
+    engine.bad = frozenset()
+    whole = run(engine, pack, tmp_path / "whole", batch=batch)
+    assert len(whole.pictures) == 3, "what was broken is not kept for the next run"
+    assert [whole.pictures[place].sha256 for place in (0, 2)] == [each.sha256 for each in record.pictures]
+
+
+def test_an_order_goes_on_after_a_broken_picture_and_tries_it_again(pack: OpenPack, tmp_path: Path) -> None:
+    engine = Poisoned("cpu")
+
+    def order() -> OrderReport:
+        def make(plan: Plan, folder: Path, used: Engine) -> None:
+            where: dict[str, Any] = {"pack": pack, "artifact": None, "out_dir": folder, "now": NOW}
+            used.run(plan, **where, progress=SilentProgress())
+
+        report = OrderReport(
+            name="three", type="series", persona=None, pack="miniature", lora=None, order_sha256="",
+            started_at=NOW, wanted=3,
+        )  # fmt: skip
+        run = Run(tmp_path, report, lambda: engine, make, HeatGuard())
+        return run.all([Batches("series", PLAN, Pace())], SilentProgress())
+
+    engine.bad = frozenset({4})
+    report = order()
+    assert (report.state, [made.seed for made in report.pictures]) == ("incomplete", [3, 5])
+    assert [(failed.seed, failed.code) for failed in report.failures] == [(4, "backend")]
+    assert "not numbers" in report.failures[0].message
+    engine.bad = frozenset()
+    again = order()
+    assert (again.state, [made.again for made in again.pictures]) == ("done", [True, False, True])
 
 
 def test_a_control_needs_a_place_to_look_for_its_image(

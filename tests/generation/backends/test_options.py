@@ -11,14 +11,15 @@ import pytest
 import torch
 from diffusers import QwenImagePipeline, QwenImageTransformer2DModel, UNet2DConditionModel
 from PIL import Image
-from tests.generation.backends.test_diffusers_engine import pack, pixels, run
+from tests.generation.backends.test_diffusers_engine import PLAN, pack, pixels, run
 
 from oblik.diffusion.families.family import Text
 from oblik.diffusion.real_rope import use_real_rope
 from oblik.errors import BackendError, BackendUnavailable
 from oblik.generation.backends import tuning
-from oblik.generation.backends.diffusers_engine import DiffusersEngine
+from oblik.generation.backends.diffusers_engine import DiffusersEngine, _denoise
 from oblik.generation.backends.passes import at_once, stills
+from oblik.generation.plan import Plan
 from oblik.generation.record import Record
 from oblik.packs.manifest import OpenPack
 
@@ -227,3 +228,40 @@ def test_compiled_blocks_say_the_same() -> None:
     tuning.compile_blocks(network, backend="eager")
     assert all(block._compiled_call_impl for block in network.transformer_blocks)
     assert torch.allclose(network(**call)[0], plain, atol=1e-5)
+
+
+@pytest.mark.parametrize(("attention", "rows"), [("native", [4, 4]), ("flash", [2] * 4), ("sage", [2] * 4)])
+def test_an_attention_without_a_mask_gets_no_padded_batch(
+    engine: DiffusersEngine, pack: OpenPack, tmp_path: Path, attention: str, rows: list[int]
+) -> None:
+    """Prompts of different lengths in one call would be padded; of one length they need no mask."""
+    run(engine, pack, tmp_path, seeds=(3,))
+    assert engine._open is not None
+    family = engine._open[1]
+    plan = PLAN.model_copy(update={"attention": attention})
+    calls: list[int] = []
+    hook = family.network.img_in.register_forward_pre_hook(lambda _module, given: calls.append(len(given[0])))
+    own, other = (family.text([prompt], torch.device("cpu")) for prompt in (plan.prompt, "a man"))
+    for negative, expected in ((other, rows), (own, [4, 4])):
+        calls.clear()
+        _denoise(family, plan, (3, 4), family.words(own, negative), lambda *told: told[-1], "one call")
+        assert calls == expected
+    hook.remove()
+
+
+class Blackened(DiffusersEngine):
+    """As sage with Qwen-Image: it runs, and every picture is black."""
+
+    def _family(self, plan: Plan, *asked: Any) -> Any:
+        return super()._family(plan.model_copy(update={"attention": "native"}), *asked)
+
+    def _chunk(self, *asked: Any) -> Any:
+        return np.zeros_like(super()._chunk(*asked))
+
+
+def test_black_pictures_of_sage_get_the_hint_to_go_without(pack: OpenPack, tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match=r"seeds 3, 4, 5 thrown away: it is black$") as refused:
+        run(Blackened("cpu"), pack, tmp_path, attention="sage")
+    assert "'sage'" in refused.value.hint
+    assert refused.value.hint.endswith("--attention native")
+    assert not list(tmp_path.rglob("*.png"))

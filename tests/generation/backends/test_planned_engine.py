@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
@@ -47,6 +48,10 @@ class Narrow(torch.nn.Module):
         found: torch.Tensor = self.layer.weight
         return found
 
+    def forward(self, *asked: Any, **named: Any) -> Any:
+        self.read()
+        return self.layer(*asked, **named)
+
 
 class Engine(DiffusersEngine):
     """Plans of its choice; memory runs out ``full`` times at ``stage`` after ``skip`` calls, as ``error``
@@ -60,9 +65,11 @@ class Engine(DiffusersEngine):
         self.stage, self.full, self.skip, self.opened = stage, full, skip, 0
         self.error = error or torch.OutOfMemoryError("CUDA out of memory")
         self.wanted: dict[str, Any] = {}
-        self.narrow: set[int] = set()
+        self.narrow: weakref.WeakSet[Any] = weakref.WeakSet()
 
-    def fill(self, *_: Any) -> None:
+    def fill(self, stage: str) -> None:
+        if stage != self.stage:
+            return
         self.skip -= 1
         if self.full > 0 and self.skip < 0:
             self.full -= 1
@@ -71,18 +78,15 @@ class Engine(DiffusersEngine):
     def _family(self, *asked: Any) -> Any:
         if self.stage == "load":
             asked[-1].enter("load")
-            self.fill()
+            self.fill("load")
         family = super()._family(*asked)
-        if id(family) not in self.narrow:
-            self.narrow.add(id(family))
-            if self.stage == "encode text":
-                encoders = {"text_encoder": family.pipeline.text_encoder, **self._aside}
-                encoders["text_encoder"].register_forward_pre_hook(self.fill)
-            elif self.stage == "denoise":
-                family.network.register_forward_pre_hook(self.fill)
-            elif self.stage == "decode":
-                decoder = family.pipeline.vae.decoder
-                decoder.conv_in = Narrow(decoder.conv_in, self.fill)
+        if family.network not in self.narrow:
+            self.narrow.add(family.network)
+            encoders = {"text_encoder": family.pipeline.text_encoder, **self._aside}
+            encoders["text_encoder"].register_forward_pre_hook(lambda *_: self.fill("encode text"))
+            family.network.register_forward_pre_hook(lambda *_: self.fill("denoise"))
+            decoder = family.pipeline.vae.decoder
+            decoder.conv_in = Narrow(decoder.conv_in, lambda: self.fill("decode"))
         return family
 
     def _memory_plan(self, plan: Plan, pack: OpenPack, artifact: Path | None) -> MemoryPlan | None:
@@ -268,11 +272,19 @@ def test_a_persons_lora_and_token_are_there_in_baked_pictures(
     plan = PLAN.model_copy(update={"prompt": "photo of <oblik_s> person", "lora_scale": 1.0})
     engine = Engine()
     engine.wanted = {"baked_modulation": True, "text_encoder_place": "freed", "batch": 2}
+    heard: list[tuple[tuple[int, ...], list[int], int]] = []
+    unbaked = Engine(None)
+    for each in (unbaked, engine):
+        here = tmp_path / ("baked" if each is engine else "unbaked")
+        each._tokens = lambda plan, ids, here=here: heard.append(
+            (plan.seeds, list(ids), len(list(here.glob("*.png"))))
+        )
     made = [
         each.run(
             plan, pack=pack, artifact=artifact, out_dir=tmp_path / name, now=NOW, progress=SilentProgress()
         )
-        for name, each in (("unbaked", Engine(None)), ("baked", engine))
+        for name, each in (("unbaked", unbaked), ("baked", engine))
     ]
     assert bytes_of(made[0]) == bytes_of(made[1]) != bytes_of(plain)
     assert len(made[1].token_ids) == 1
+    assert heard == [((3, 4), made[1].token_ids, 0)] * 2, "of both, before their first picture"

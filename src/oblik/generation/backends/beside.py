@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import cycle
 from typing import Any, NamedTuple
 
 import torch
@@ -28,15 +29,23 @@ class Shown(NamedTuple):
 
 
 @contextmanager
-def beside(transformer: Any, shown: Sequence[Shown]) -> Iterator[None]:
-    """Inside, ``transformer`` sees the pictures; afterwards it is as before."""
+def beside(
+    transformer: Any, shown: Sequence[Shown], to_negative: Sequence[Shown] | None = None
+) -> Iterator[None]:
+    """Inside, ``transformer`` sees the pictures; afterwards it is as before.
+
+    With ``to_negative`` its calls come in pairs, the prompt's and the negative prompt's, and the second sees
+    these: guidance then raises what the others say as well (Brooks, Holynski and Efros 2023, section 3.2).
+    """
     tokens: list[int] = []
+    turns = cycle((shown, shown if to_negative is None else to_negative))
 
     def before(_module: Any, args: Any, call: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         noisy = call["hidden_states"]
         tokens.append(noisy.shape[1])
-        seen = [picture.latents.to(noisy).expand(len(noisy), -1, -1) for picture in shown]
-        shapes = [(1, picture.rows, picture.columns) for picture in shown]
+        pictures = next(turns)
+        seen = [picture.latents.to(noisy).expand(len(noisy), -1, -1) for picture in pictures]
+        shapes = [(1, picture.rows, picture.columns) for picture in pictures]
         if told := call.get("controlnet_block_samples"):  # of the noise alone, nothing that is shown
             beyond = (0, 0, 0, sum(picture.shape[1] for picture in seen))
             call = call | {"controlnet_block_samples": [pad(each, beyond) for each in told]}

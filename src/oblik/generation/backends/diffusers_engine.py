@@ -15,14 +15,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from oblik import __version__
 from oblik.diffusion import samplers
 from oblik.diffusion.device import few_threads, free_memory, free_vram, is_small
 from oblik.diffusion.families.family import FAMILIES, Family, Text, family_of
@@ -35,10 +33,11 @@ from oblik.generation.backends.first_runs import FirstRuns
 from oblik.generation.backends.holding import Held, Holding, Vram
 from oblik.generation.backends.passes import Way, at_once, stills
 from oblik.generation.backends.references import Paint, References
-from oblik.generation.backends.shortage import OFFLOAD, Fit, fitting, is_shortage, smaller
+from oblik.generation.backends.shortage import Fit, fitting, is_shortage, smaller
+from oblik.generation.backends.surroundings import new_record
 from oblik.generation.backends.tuning import forget
-from oblik.generation.degrade import Stage
-from oblik.generation.engine import GRID, chunks, picture_name, refuse_flawed, refuse_unfinished
+from oblik.generation.degrade import OFFLOAD, Stage
+from oblik.generation.engine import GRID, chunks, flaw, picture_name, refuse_flawed, refuse_unfinished
 from oblik.generation.plan import Plan, edits_own, first_run
 from oblik.generation.record import (
     FILE_NAME,
@@ -46,28 +45,28 @@ from oblik.generation.record import (
     Step,
     keep_picture,
     label_for,
-    pack_sha256,
     read_record,
     write_record,
 )  # fmt: skip
-from oblik.images import grid
+from oblik.images import grid, open_upright
 from oblik.labels import PLAIN, Labeller
 from oblik.packs.manifest import OpenPack
 from oblik.packs.memory_plan import MemoryPlan, replan
 from oblik.paths import private_dir
 from oblik.progress import Progress
-from oblik.training.artifact import read_artifact
 
 TWO_CALLS = "true_cfg_scale"
 """The guidance of pipelines that call their network twice in each step; the others do it at once."""
 NO_MASK = ("flash", "sage")
-LIBRARIES = ("torch", "diffusers", "transformers", "peft", "numpy", "pillow")
+
+
+Tokens = Callable[[Plan, Sequence[int]], object]
 
 
 class DiffusersEngine(Holding):
     """Runs plans through one cached pipeline. ``sight`` is what it finds faces and reference photos with;
     ``rest`` is called before every batch, as `oblik.generation.heat.HeatGuard.between`; ``labels`` signs
-    pictures."""
+    pictures; ``tokens`` hears, before the first picture, which ids of the prompt are the trigger's."""
 
     def __init__(
         self,
@@ -76,9 +75,10 @@ class DiffusersEngine(Holding):
         sight: Sight | None = None,
         rest: Callable[[Progress], object] = bool,
         labels: Labeller = PLAIN,
+        tokens: Tokens | None = None,
     ) -> None:
         super().__init__(device, vram_bytes)
-        self._sight, self._rest, self._labels = sight, rest, labels
+        self._sight, self._rest, self._labels, self._tokens = sight, rest, labels, tokens
         self._first_runs = FirstRuns()
 
     def run(
@@ -150,8 +150,10 @@ class DiffusersEngine(Holding):
         free_bytes = free_vram(self._device)
         with _timed(seconds, "load"):
             family = self._family(plan, pack, artifact, held)
-        record = _new_record(plan, pack, artifact, family, now, str(self._device), free_bytes, seconds)
-        record.steps, record.asked = list(held.steps), held.asked or plan
+        record = new_record(plan, pack, artifact, family, now, self._device, free_bytes)
+        record.steps, record.asked, record.seconds = list(held.steps), held.asked or plan, seconds
+        if self._tokens:
+            self._tokens(plan, record.token_ids)
         private_dir(out_dir)
         with _timed(record.seconds, "text"):
             words = self._words(family, plan, held)
@@ -159,24 +161,29 @@ class DiffusersEngine(Holding):
             held.references.begin(record)
         if held.control:
             held.control.begin(record)
-        images: list[Image.Image] = []
+        flaws: dict[int, str] = {}
         try:
             runs, most = (held.references.passes, held.references.at_once) if held.references else (1, None)
             with progress.stage("generate", runs * len(plan.seeds) * plan.steps) as advance:
                 for seeds in chunks(plan.seeds, most or plan.batch):
                     self._rest(progress)
                     held.enter("denoise")
-                    call = (family, plan, seeds, words)
-                    images += self._chunk(call, record, out_dir, progress, advance, held)
+                    pixels_BHW3 = self._chunk((family, plan, seeds, words), record, progress, advance, held)
+                    with _timed(record.seconds, "write"):
+                        flaws |= _keep(pixels_BHW3, seeds, record, out_dir, self._labels)
         finally:
             if record.pictures:
-                _finish(record, images, out_dir, self._labels)
+                _finish(record, out_dir, self._labels)
+        if flaws:
+            self._first_runs = FirstRuns()
+        refuse_flawed(flaws, len(record.pictures), plan.attention)
         return record
 
     def _chunk(
-        self, call: tuple[Family, Plan, tuple[int, ...], dict[str, Any]], record: Record, out_dir: Path,
-        progress: Progress, advance: Any, held: Held,
-    ) -> list[Image.Image]:  # fmt: skip
+        self, call: tuple[Family, Plan, tuple[int, ...], dict[str, Any]], record: Record, progress: Progress,
+        advance: Any, held: Held,
+    ) -> Any:  # fmt: skip
+        """Pictures (B, H, W, 3) in 0..1."""
         family, plan, seeds, words = call
 
         def each_step(_pipeline: Any, step: int, _time: Any, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -196,12 +203,7 @@ class DiffusersEngine(Holding):
             if held.references:
                 paint = partial(held.references.paint, paint, family.pipeline, seeds)
             with held.control.following() if held.control else nullcontext():
-                pixels_BHW3 = paint(words, each_step)
-        with _timed(record.seconds, "write"):
-            return [
-                _keep(image, seed, record, out_dir, self._labels)
-                for image, seed in zip(pixels_BHW3, seeds, strict=True)
-            ]
+                return paint(words, each_step)
 
 
 def _denoise(
@@ -267,50 +269,30 @@ def _remove_pictures(folder: Path, now: datetime) -> None:
             (folder / name).unlink(missing_ok=True)
 
 
-def _keep(pixels_HW3: Any, seed: int, record: Record, out_dir: Path, labels: Labeller) -> Image.Image:
-    refuse_flawed(pixels_HW3, seed, record.plan.attention)
-    image = Image.fromarray(np.round(pixels_HW3 * 255).astype(np.uint8))
-    path = out_dir / picture_name(len(record.pictures) + 1, seed)
-    record.pictures.append(keep_picture(image, path, seed, record.plan, labels))
-    return image
+def _keep(
+    pixels_BHW3: Any, seeds: tuple[int, ...], record: Record, out_dir: Path, labels: Labeller
+) -> dict[int, str]:
+    """Write the whole pictures and put them into the record; what is wrong with the others, by seed."""
+    flaws: dict[int, str] = {}
+    for pixels_HW3, seed in zip(pixels_BHW3, seeds, strict=True):
+        if wrong := flaw(pixels_HW3):
+            flaws[seed] = wrong
+            continue
+        image = Image.fromarray(np.round(pixels_HW3 * 255).astype(np.uint8))
+        path = out_dir / picture_name(len(record.pictures) + 1, seed)
+        record.pictures.append(keep_picture(image, path, seed, record.plan, labels))
+    return flaws
 
 
-def _finish(record: Record, images: list[Image.Image], out_dir: Path, labels: Labeller) -> None:
+def _finish(record: Record, out_dir: Path, labels: Labeller) -> None:
+    """The sheet of the pictures that are there, and the record of them."""
     with _timed(record.seconds, "write"):
         side_px = max(record.plan.width_px, record.plan.height_px)
+        images = [open_upright(out_dir / picture.file) for picture in record.pictures]
         sheet = grid(images, min(4, len(images)), cell_px=side_px)
         labels.save(sheet, out_dir / GRID, label_for(record.plan))
     record.grid = GRID
     write_record(record, out_dir)
-
-
-def _new_record(
-    plan: Plan,
-    pack: OpenPack,
-    artifact: Path | None,
-    family: Family,
-    now: datetime,
-    device: str,
-    free_bytes: int | None,
-    seconds: dict[str, float],
-) -> Record:
-    manifest = read_artifact(artifact) if artifact else None
-    prompt_ids = family.pipeline.tokenizer(plan.prompt)["input_ids"]
-    return Record(
-        plan=plan,
-        asked=plan,
-        started_at=now,
-        token_ids=[i for i in prompt_ids if manifest and i == manifest.token_id],
-        prompt_ids=prompt_ids,
-        lora_sha256=manifest.weights_sha256 if manifest else None,
-        pack_version=pack.manifest.version,
-        pack_sha256=pack_sha256(pack.manifest),
-        libraries={name: version(name) for name in LIBRARIES} | {"oblik": __version__},
-        device=device,
-        free_vram_bytes=free_bytes,
-        seconds=seconds,
-        pictures=[],
-    )
 
 
 @contextmanager

@@ -13,6 +13,7 @@ N photos, D face vector, T tokens, C packed channels, H height, W width.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -99,15 +100,23 @@ class EditReference:
         self, pipeline: Any, plan: Plan, frame_HW3: NDArray[np.uint8], alpha_HW: NDArray[np.uint8],
         heads_NHW3: NDArray[np.uint8], pack: OpenPack,
     ) -> Iterator[None]:  # fmt: skip
-        """Inside, the pipeline's transformer sees the frame without what may change, and the heads."""
+        """Inside, the pipeline's transformer sees the frame without what may change, and the heads.
+
+        An editing LoRA has learned to do without heads (`oblik.miniature.train_edit`), so the negative
+        prompt's call sees none. Whether Qwen-Image-Edit's own weights gain by it is not known: there both
+        calls see everything, as in diffusers.
+        """
         family = family_of(pack.manifest.family)(pipeline)
         patch_px = 2 * pipeline.vae_scale_factor
         frame = _shown(family, frame_HW3, patch_px)
         grey_TC = family.latents(np.full_like(frame_HW3, GREY))
         hidden_T = pooled_share(alpha_HW, patch_px).to(grey_TC.device) > 0
         kept = torch.where(hidden_T[:, None], grey_TC, frame.latents[0])[None]
-        pictures = [frame._replace(latents=kept), *(_shown(family, head, patch_px) for head in heads_NHW3)]
-        with _with_lora(pipeline, plan, pack), beside(pipeline.transformer, pictures):
+        frame = frame._replace(latents=kept)
+        pictures = [frame, *(_shown(family, head, patch_px) for head in heads_NHW3)]
+        apart = plan.guidance > 1 and (pack.folder / LORA).is_file()
+        seen = beside(pipeline.transformer, pictures, [frame] if apart else None)
+        with _with_lora(pipeline, plan, pack), seen:
             yield
 
 
@@ -154,7 +163,9 @@ def _with_lora(pipeline: Any, plan: Plan, pack: OpenPack) -> Iterator[None]:
     transformer = pipeline.transformer
     person = [PERSON] if next(lora_layers(transformer), None) else []
     try:
-        pipeline.load_lora_weights(pack.folder / LORA.parent, weight_name=LORA.name, adapter_name=ADAPTER)
+        with warnings.catch_warnings():  # peft asks whether a second adapter is meant
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")
+            pipeline.load_lora_weights(pack.folder / LORA.parent, weight_name=LORA.name, adapter_name=ADAPTER)
     except (OSError, ValueError, RuntimeError) as broken:
         raise PackBroken(f"{LORA} cannot be loaded: {broken}", hint="oblik pack verify") from broken
     try:

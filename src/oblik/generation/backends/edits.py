@@ -76,6 +76,7 @@ class Edits:
         self._plan, self._pack, self._control = plan, pack, control
         self._adapter = open_adapter(plan, pack) if plan.references else None
         self._steps: list[Step] = []
+        self._stack = ""
         self._sha256: dict[str, str] = {}
         self._frame_sha256: dict[str, str] = {}
         if plan.references:
@@ -135,6 +136,7 @@ class Edits:
         """Put hashes and notes into the record."""
         record.references_sha256, record.edit_sha256 = self._sha256, self._frame_sha256
         record.steps += self._steps
+        record.face_stack = self._stack or None
 
     def encode(self, pipeline: Any, device: torch.device) -> None:
         """Ask the adapter for its words, while the pipeline's text encoder is there."""
@@ -167,6 +169,8 @@ class Edits:
         if alpha.any():
             said = self._words.get(seed) or words
             drawn_HW3 = self._drawn(pipeline, seed, said, each_step)
+            if not np.isfinite(drawn_HW3).all():
+                return np.full(frame.shape, np.nan, np.float32)  # pasted, it could not be told any more
             frame = paste(frame, drawn_HW3, alpha, box)
         return np.asarray(frame / 255, np.float32)
 

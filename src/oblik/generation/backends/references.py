@@ -81,6 +81,7 @@ class References:
     def begin(self, record: Record) -> None:
         """Put hashes and, as they come, notes into the record."""
         record.references_sha256, self._steps = self._sha256, record.steps
+        record.face_stack = self._stack.name
 
     def encode(self, pipeline: Any, device: torch.device) -> None:
         """Ask the adapter for its words, while the pipeline's text encoder is there."""

@@ -13,13 +13,12 @@ from typing import NamedTuple
 import torch
 
 from oblik.errors import OutOfMemory
-from oblik.generation.degrade import SIZE, Stage, degrade
+from oblik.generation.degrade import OFFLOAD, SIZE, Stage, degrade
 from oblik.generation.plan import Plan
 from oblik.packs.memory_plan import MemoryPlan, replan
 
 Planner = Callable[[Plan], MemoryPlan | None]
 Note = Callable[[str, str], object]
-OFFLOAD = "offload"
 SIGNS = ("out of memory", "DefaultCPUAllocator", "not enough memory", "ALLOC_FAILED")
 """How libraries that have no error class of their own say it."""
 
