@@ -144,7 +144,7 @@ def test_a_record_runs_again_to_the_same_pixels(world: World, tmp_path: Path) ->
     changed = record.model_copy(deep=True)
     changed.libraries["paint"] = "0.9"
     changed.pack_sha256 = "a"
-    changed.steps = [Step(name="memory plan", reason="int8")]
+    changed.steps = [Step(name="memory plan", kind="note", reason="int8")]
     changed.pictures[1].pixels_sha256 = "0" * 64
     (folder / "record.json").write_text(changed.model_dump_json(), encoding="utf-8")
     assert again("other") == (

@@ -294,7 +294,7 @@ def test_a_hot_card_stops_the_order_and_the_same_command_goes_on(shop: Shop) -> 
 
 
 def test_degradations_and_rungs_stand_in_the_report(shop: Shop) -> None:
-    shop.engine.steps = [Step(name="half the batch", reason="memory")]
+    shop.engine.steps = [Step(name="half the batch", kind="degradation", reason="memory")]
     assert [(change.folder, change.step.name) for change in shop.run().changes][:1] == [
         ("001-prompt-1", "half the batch"),
     ]  # fmt: skip

@@ -108,7 +108,7 @@ def test_a_batch_that_is_alike_enough_climbs_nothing(make: Make) -> None:
     assert (record.steps, record.plan.mode) == ([], "fast")
     assert len(said) == 1
     assert said[0].startswith("likeness 0.9")
-    assert f"threshold {record.threshold:.3f}; " in said[0]
+    assert f"threshold {record.threshold:.3f}: reached; " in said[0]
     assert record.guards is not None
     assert said[0].endswith(record.guards.words)
     assert record.guards.bleed == "bleed not measured"

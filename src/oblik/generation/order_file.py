@@ -186,8 +186,8 @@ def _words(path: Path, root: yaml.Node, refused: ValidationError) -> str:
 
 def _plainer(kind: str, message: str, given: Any, name: str) -> str:
     """What pydantic says, for somebody who wrote YAML; of a plan's value its range, as everywhere else."""
-    if kind in _BOUNDS and name in Plan.model_fields and (known := value_range(name)):
-        return f"{known}, not {given!r}"
+    if kind in _BOUNDS and name in Plan.model_fields and (bounds := value_range(name)):
+        return f"{bounds}, not {given!r}"
     known = {
         "missing": "is missing",
         "extra_forbidden": "is no word of an order",
