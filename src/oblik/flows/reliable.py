@@ -290,7 +290,7 @@ class _Run:
         write_record(record, best.folder)
 
     def _remedies(self, best: Attempted, ruler: Ruler) -> list[Advice]:
-        """What is left to do, with the number behind each; what a test of the LoRA found to photograph."""
+        """What is left to do, with the number behind each."""
         scale, lora = best.plan.lora_scale, best.plan.lora
         report = judge(
             best.scores, ruler.calibration, ruler.references, persona=self.persona.slug,
