@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shutil
 import threading
 import time
 from collections.abc import Callable
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -161,3 +163,18 @@ def test_somebody_who_asks_to_stop_is_heard_too(home: Home, stored: Make) -> Non
         progress.check_cancelled()
     with progress.stage("train", 3) as advance:
         advance()
+
+
+def test_deleting_and_stopping_work_may_sweep_the_same_folder(
+    home: Home, stored: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    persona, rmtree = stored(kind="synthetic"), shutil.rmtree
+
+    def raced(folder: Path, *args: Any, **options: Any) -> None:
+        rmtree(folder, *args, **options)
+        if Path(folder) == home.persona(persona.slug).root:
+            raise FileNotFoundError(folder)
+
+    monkeypatch.setattr(shutil, "rmtree", raced)
+    erase(home, persona.slug, NOW)
+    assert not home.persona(persona.slug).root.exists()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -102,7 +103,9 @@ def erase(home: Home, slug: str, now: datetime, machine: Machine | None = None) 
     ]
     for name in LAST:
         _destroy(folders.root / name, "records", destroyed)
-    shutil.rmtree(folders.root)
+    while folders.root.exists():
+        with suppress(FileNotFoundError):  # work that stops sweeps the same folder
+            shutil.rmtree(folders.root)
     store.forget_active(slug)
     return Receipt(persona=slug, at=now, vault_key=key, destroyed=destroyed, copies=copies)
 
