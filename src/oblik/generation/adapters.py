@@ -10,19 +10,22 @@ N photos, D face vector.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from oblik.errors import BackendUnavailable, InvalidInput, NotFound
+from oblik.errors import BackendUnavailable, InvalidInput, NotFound, PackBroken
 from oblik.faces.crops import head_crop
 from oblik.faces.stack import Face, FaceStack
 from oblik.generation.plan import AdapterName, Plan
 from oblik.images import open_upright
-from oblik.packs.manifest import OpenPack
+from oblik.packs.manifest import InnerPath, OpenPack
+from oblik.paths import sha256_file
 from oblik.registry import load
 
 
@@ -32,13 +35,17 @@ class Adapter(Protocol):
     def words(
         self, pipeline: Any, plan: Plan, vectors_ND: NDArray[np.float32], *, pack: OpenPack, stack: str
     ) -> dict[str, Any]:
-        """Arguments of the pipeline's call, in place of its prompts, that draw a picture towards these faces.
+        """Arguments of the pipeline's call, beside or in place of its prompts, that draw towards these faces.
 
         ``plan.references`` says how strongly; ``stack`` names the face stack of the vectors.
 
         Raises:
             BackendUnavailable: the pack's part was trained with the vectors of another face stack.
         """
+        ...
+
+    def drawing(self, pipeline: Any, plan: Plan) -> AbstractContextManager[None]:
+        """Inside, the pipeline's networks understand what `words` told; afterwards they are as before."""
         ...
 
 
@@ -69,6 +76,7 @@ class Kind(NamedTuple):
 
 BACKENDS = {
     "identity-tokens": "oblik.generation.backends.identity_tokens:IdentityTokens",
+    "ip-adapter-faceid": "oblik.generation.backends.faceid:FaceId",
     "edit-reference": "oblik.generation.backends.edit_reference:EditReference",
 }
 EXTRAS: dict[str, str] = {}
@@ -83,7 +91,7 @@ KINDS: dict[AdapterName, Kind] = {
     ),
     "ip-adapter-faceid": Kind(
         ("stable_diffusion",),
-        "faceid",
+        "faceid/faceid.json",
         "no FaceID adapter exists for this family",
         "identity tokens do the same, in packs that have them",
         "oblik pack list",
@@ -103,6 +111,41 @@ STEERING: tuple[AdapterName, ...] = ("identity-tokens", "ip-adapter-faceid")
 """Those that draw a picture made from words towards a person, the preferred one first."""
 
 
+class FaceIdFile(BaseModel):
+    """``faceid.json``: the name of the face stack that FaceID was trained with, and the weights beside it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    face_stack: str = Field(min_length=1)
+    weights: InnerPath
+
+
+def faceid_file(pack: OpenPack) -> FaceIdFile:
+    """What the pack says of its FaceID. Raises PackBroken when that cannot be read."""
+    file = pack.find(KINDS["ip-adapter-faceid"].part)
+    try:
+        return FaceIdFile.model_validate_json(file.read_bytes())
+    except (OSError, ValidationError) as broken:
+        hint = pull(pack, "faceid", "oblik pack verify")
+        raise PackBroken(f"{file} cannot be read: {broken}", hint=hint) from broken
+
+
+def weights_of(name: AdapterName, pack: OpenPack) -> Path:
+    """The file or folder that an adapter of the pack reads; it need not exist."""
+    part = pack.find(KINDS[name].part)
+    return part.parent / faceid_file(pack).weights if name == "ip-adapter-faceid" else part
+
+
+def stack_command(name: str) -> str:
+    """The next command of somebody who needs the face stack called ``name``."""
+    from oblik.packs.catalogue import catalogue
+
+    for entry in catalogue().values():
+        if entry.faces and entry.faces.name == name:
+            return f"oblik pack pull {entry.name} && oblik --face-stack {entry.name} generate ..."
+    return "no pack in the catalogue has that face stack: oblik pack list"
+
+
 def lack(name: AdapterName, pack: OpenPack) -> Lack | None:
     """What the pack lacks for this adapter; None where it can be used."""
     kind, manifest, hint = KINDS[name], pack.manifest, KINDS[name].hint
@@ -110,10 +153,7 @@ def lack(name: AdapterName, pack: OpenPack) -> Lack | None:
         what = f"{name}: {kind.stranger}, {manifest.name} is of the family {manifest.family}"
     elif not pack.find(kind.part).exists():
         what = f"{name}: the pack {manifest.name} has no {kind.part}"
-        if name in BACKENDS:
-            hint = kind.get if kind.get.startswith("oblik ") else pull(pack, kind.get, hint)
-    elif name not in BACKENDS:
-        what = f"{name}: the pack {manifest.name} has {kind.part}, but no engine here runs it yet"
+        hint = kind.get if kind.get.startswith("oblik ") else pull(pack, kind.get, hint)
     else:
         return None
     return Lack(what, kind.instead if hint == kind.hint else f"{kind.instead}; or get it", hint)
@@ -193,6 +233,18 @@ class Sight:
         if not path.is_file():
             raise NotFound(f"the reference {name!r} is not there", hint="oblik dataset build PHOTOS")
         return path
+
+    def sha256(self, plan: Plan, pack: OpenPack) -> dict[str, str]:
+        """Hashes of the plan's references, and of its adapter's file where that is no part of the pack's
+        version: trained here, or put there by hand. Raises as `photos`."""
+        files = zip(plan.references, self.photos(plan), strict=True)
+        found = {reference.image: sha256_file(path) for reference, path in files}
+        parts = pack.manifest.components.values()
+        adapter = weights_of(plan.references[0].adapter, pack)
+        versioned = {pack.folder / file.path for part in parts for file in part.files}
+        if adapter.is_file() and adapter not in versioned:
+            found[adapter.name] = sha256_file(adapter)
+        return found
 
     def vectors(self, plan: Plan, stack: FaceStack) -> NDArray[np.float32]:
         """Unit face vectors (N, D) of the plan's references. InvalidInput where a photo has no face."""

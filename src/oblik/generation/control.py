@@ -30,6 +30,7 @@ FAMILIES = ("qwen_image", "stable_diffusion")
 NOSE, EYE_LEFT, EYE_RIGHT = (255, 0, 0), (170, 0, 255), (255, 0, 255)
 LIMB_LEFT, LIMB_RIGHT = (51, 0, 153), (153, 0, 153)
 """OpenPose's limbs nose-eye at 0.6 of their colour. The eye on the left of the picture is the right one."""
+FINISHED = "give a finished depth image, near white: oblik generate PROMPT --control DEPTH.png"
 SHARPER = 4
 BACKENDS = {"onnx": "oblik.generation.backends.depth:OnnxDepth"}
 EXTRAS: dict[str, str] = {}
@@ -67,12 +68,12 @@ def open_depth(pack: OpenPack) -> DepthReader:
     """The pack's network that reads depth.
 
     Raises:
-        BackendUnavailable: the pack has none; a depth image that was made elsewhere serves.
+        BackendUnavailable: the pack has none; the hint is how to get it, or that a finished image serves.
     """
     if not (pack.folder / DEPTH / "depth.onnx").is_file():
         raise BackendUnavailable(
             f"depth is not read from photos here: the pack {pack.manifest.name} has no {DEPTH}/depth.onnx",
-            hint="give a finished depth image, near white: oblik generate PROMPT --control DEPTH.png",
+            hint=pull(pack, DEPTH, FINISHED),
         )
     reader: DepthReader = load("depth reader", "onnx", BACKENDS, EXTRAS)(pack.folder / DEPTH)
     return reader

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -41,7 +42,8 @@ class Part(BaseModel):
     """Files of one repository that belong to one component.
 
     A part with a ``variant`` or an ``option`` is pulled only when that is chosen. Several parts may fill
-    one component; the first names its source, format and licence.
+    one component; the first names its source, format and licence. ``settings`` become JSON files of the pack,
+    by their paths: what reads the part is told by them how.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -57,6 +59,7 @@ class Part(BaseModel):
     commercial_use: bool
     seen: list[str]
     files: list[EntryFile]
+    settings: dict[InnerPath, dict[str, Any]] = Field(default_factory=dict)
 
     @property
     def about_bytes(self) -> int:

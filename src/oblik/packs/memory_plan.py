@@ -35,8 +35,9 @@ class Beside(Frozen):
     """What references and edits need beside the pictures.
 
     ``shown_px`` are the sizes of what the network is shown beside the noise; the text encoder looks at
-    ``seen`` of them; ``lora_bytes`` are those of an editing LoRA. ``alone``: pictures are edited one at a
-    time, and the VAE reads each. ``first_steps`` are those of a first run, whose latents wait in RAM.
+    ``seen`` of them; ``lora_bytes`` are those of an editing LoRA or of FaceID. ``alone``: pictures
+    are edited one at a time, and the VAE reads each. ``first_steps`` are those of a first run, whose latents
+    wait in RAM.
     """
 
     shown_px: tuple[tuple[int, int], ...] = ()

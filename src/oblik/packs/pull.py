@@ -9,6 +9,7 @@ on. Knows nothing of tensors; the network is behind `Source`.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shlex
 import shutil
@@ -29,7 +30,7 @@ from oblik.paths import Home, atomic_write, private_dir
 from oblik.progress import Progress
 
 FACES, OWN = "faces/faces.json", "oblik"
-"""The settings of face networks: the one file of a pack that Oblik writes, by the catalogue."""
+"""The settings of face networks; the source of such files, which Oblik writes by the catalogue."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,10 @@ def pull(wish: Wish, source: Source, home: Home, *, now: datetime, progress: Pro
         if before:
             _reuse(before, folder, staging, wanted)
         sums = fetch_all(wanted, source, staging, command=wish.command(), progress=progress)
-        if wish.entry.faces:
-            atomic_write(staging / FACES, wish.entry.faces.model_dump_json(indent=2) + "\n")
-        lock = _lock(wish, wanted, sums, Origin(source.name, now, before), staging)
+        settings = _settings(wish.entry, parts)
+        for path, text in settings.items():
+            atomic_write(staging / path, text)
+        lock = _lock(wish, wanted, sums, Origin(source.name, now, before), settings)
         _write(wish, parts, lock, staging)
         if folder.exists():
             folder.rename(old)
@@ -186,7 +188,17 @@ def _reuse(before: Lock, folder: Path, staging: Path, wanted: list[Wanted]) -> N
                     shutil.copyfile(source, target)
 
 
-def _lock(wish: Wish, wanted: list[Wanted], sums: dict[str, str], origin: Origin, staging: Path) -> Lock:
+def _settings(entry: Entry, parts: list[Part]) -> dict[str, str]:
+    """The files that Oblik writes: how the networks of the pack are run."""
+    told = {path: json.dumps(values, indent=2) for part in parts for path, values in part.settings.items()}
+    if entry.faces:
+        told[FACES] = entry.faces.model_dump_json(indent=2)
+    return {path: text + "\n" for path, text in told.items()}
+
+
+def _lock(
+    wish: Wish, wanted: list[Wanted], sums: dict[str, str], origin: Origin, settings: dict[str, str]
+) -> Lock:
     files = [
         LockedFile(
             path=file.path, repository=file.repository, file=file.file, revision=file.commit,
@@ -194,11 +206,11 @@ def _lock(wish: Wish, wanted: list[Wanted], sums: dict[str, str], origin: Origin
         )
         for file in wanted
     ]  # fmt: skip
-    if wish.entry.faces:
-        data = (staging / FACES).read_bytes()
+    for path, text in settings.items():
+        data = text.encode("utf-8")
         files.append(
             LockedFile(
-                path=FACES, repository=OWN, file=FACES, revision=wish.entry.pack.version, bytes=len(data),
+                path=path, repository=OWN, file=path, revision=wish.entry.pack.version, bytes=len(data),
                 sha256=hashlib.sha256(data).hexdigest(),
             )
         )  # fmt: skip
@@ -233,10 +245,11 @@ def _write(wish: Wish, parts: list[Part], lock: Lock, staging: Path) -> None:
         )  # fmt: skip
         first.commercial_use &= part.commercial_use
         first.files += files
-    if FACES in locked:
-        own = PackFile(**locked[FACES].model_dump(include={"path", "bytes", "sha256"}))
+    own = [file for file in lock.files if file.repository == OWN]
+    if own:
+        files = [PackFile(**file.model_dump(include={"path", "bytes", "sha256"})) for file in own]
         components["settings"] = Component(
-            source=OWN, licence="Apache-2.0", commercial_use=True, format="json", files=[own]
+            source=OWN, licence="Apache-2.0", commercial_use=True, format="json", files=files
         )
     manifest = wish.entry.pack.model_copy(update={"components": components})
     text = manifest.model_dump_json(indent=2) + "\n"

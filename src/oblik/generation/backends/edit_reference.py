@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,10 @@ class EditReference:
         if not (pack.folder / "identity" / "projector.safetensors").is_file():
             return {}
         return IdentityTokens().words(pipeline, plan, vectors_ND, pack=pack, stack=stack)
+
+    def drawing(self, pipeline: Any, plan: Plan) -> AbstractContextManager[None]:
+        """For its words nothing is needed; for its pictures `reading`."""
+        return nullcontext()
 
     @torch.no_grad()
     def seeing(

@@ -30,7 +30,7 @@ from oblik.diffusion.families.qwen_image import EYES
 from oblik.errors import BackendUnavailable, InvalidInput
 from oblik.faces.masks import OUTLINE, face_mask
 from oblik.faces.stack import FaceStack, Points_52
-from oblik.generation.adapters import Sight, best_face, open_adapter
+from oblik.generation.adapters import Sight, best_face, lack, open_adapter, weights_of
 from oblik.generation.backends.control import Control, keeping
 from oblik.generation.backends.edit_reference import LORA, EditReference
 from oblik.generation.backends.tuning import forget
@@ -83,8 +83,7 @@ class Edits:
             stack = sight.stack()
             self._vectors_ND, self._stack = sight.vectors(plan, stack), stack.name
             self._heads_NHW3 = sight.heads(plan, stack, head_side_px(pack))
-            files = zip(plan.references, sight.photos(plan), strict=True)
-            self._sha256 = {reference.image: sha256_file(path) for reference, path in files}
+            self._sha256 = sight.sha256(plan, pack)
         self._places = self._given(plan, sight) if plan.edit else self._faces(sight, made)
         self._words: dict[int, dict[str, Any]] = {}
 
@@ -150,7 +149,7 @@ class Edits:
                     pipeline, self._plan, self._vectors_ND, pack=self._pack, stack=self._stack
                 )
                 words = known
-            self._words[seed] = {name: each.to(device) for name, each in words.items()}
+            self._words[seed] = placed(words, device)
 
     def _seen(self, pipeline: Any, seed: int) -> dict[str, Any] | None:
         if not isinstance(self._adapter, EditReference):
@@ -167,7 +166,7 @@ class Edits:
     def _edited(self, pipeline: Any, seed: int, words: dict[str, Any], each_step: Any) -> NDArray[np.float32]:
         frame, alpha, box, _face = self._places[seed]
         if alpha.any():
-            said = self._words.get(seed) or words
+            said = together(words, self._words.get(seed, {}))
             drawn_HW3 = self._drawn(pipeline, seed, said, each_step)
             if not np.isfinite(drawn_HW3).all():
                 return np.full(frame.shape, np.nan, np.float32)  # pasted, it could not be told any more
@@ -193,7 +192,7 @@ class Edits:
         family = family_of(self._pack.manifest.family)(pipeline)
         strength = plan.edit.strength if plan.edit else 1.0
         skipped = plan.steps - min(plan.steps, int(plan.steps * strength))
-        reading: Any = nullcontext()
+        reading: Any = self._adapter.drawing(pipeline, plan) if self._adapter else nullcontext()
         if isinstance(self._adapter, EditReference):
             reading = self._adapter.reading(pipeline, plan, frame, alpha, self._heads_NHW3, self._pack)
 
@@ -245,10 +244,11 @@ def made_first(
 
 def needed(plan: Plan, pack: OpenPack) -> Beside:
     """What the plan's references and edits add to its memory plan."""
+    faceid = _faceid_bytes(plan, pack)
     if plan.edit is None and not edits_own(plan):
-        return Beside(first_steps=plan.steps if plan.references else 0)
+        return Beside(first_steps=plan.steps if plan.references else 0, lora_bytes=faceid)
     if not any(each.adapter == "edit-reference" for each in plan.references):
-        return Beside(alone=True)
+        return Beside(alone=True, lora_bytes=faceid)
     head = (head_side_px(pack),) * 2
     shown = ((plan.width_px, plan.height_px), *[head for _ in plan.references])
     lora = pack.folder / LORA
@@ -258,6 +258,31 @@ def needed(plan: Plan, pack: OpenPack) -> Beside:
         lora_bytes=lora.stat().st_size if lora.is_file() else 0,
         alone=True,
     )
+
+
+def _faceid_bytes(plan: Plan, pack: OpenPack) -> int:
+    """What FaceID adds to the U-Net; its file holds numbers of two bytes."""
+    asked = any(each.adapter == "ip-adapter-faceid" for each in plan.references)
+    if not asked or lack("ip-adapter-faceid", pack):
+        return 0
+    file = weights_of("ip-adapter-faceid", pack)
+    return file.stat().st_size * (2 if plan.dtype == "float32" else 1) if file.is_file() else 0
+
+
+def placed(words: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """An adapter's words on a device; lists are the pipeline's to place."""
+    return {name: each if isinstance(each, list) else each.to(device) for name, each in words.items()}
+
+
+def together(words: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """The words of a call with an adapter's: a prompt that these say goes, in whatever form it is."""
+    said = {_prompt_of(key) for key in more}
+    return {key: value for key, value in words.items() if _prompt_of(key) not in said} | more
+
+
+def _prompt_of(argument: str) -> str:
+    """``negative_prompt_embeds_mask`` -> ``negative_prompt``: the pipeline takes each in one form only."""
+    return argument.removesuffix("_mask").removesuffix("_embeds")
 
 
 def face_inside(

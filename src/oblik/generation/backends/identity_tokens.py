@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from typing import Any
 
@@ -69,6 +69,10 @@ class IdentityTokens:
         if plan.guidance > 1:
             words |= {"negative_prompt_embeds": stranger_1LD, "negative_prompt_embeds_mask": whole_1L}
         return words
+
+    def drawing(self, pipeline: Any, plan: Plan) -> AbstractContextManager[None]:
+        """The networks know text states already."""
+        return nullcontext()
 
 
 def three_prompts(prompt: str, trigger: str | None) -> tuple[str, str, str]:

@@ -25,13 +25,12 @@ from torch import Tensor
 from oblik.errors import InvalidInput
 from oblik.faces.masks import OUTLINE, face_mask
 from oblik.faces.stack import Face
-from oblik.generation.adapters import KINDS, Sight, best_face, open_adapter
+from oblik.generation.adapters import Sight, best_face, open_adapter
 from oblik.generation.backends.control import Control, keeping
-from oblik.generation.backends.edits import Edits
+from oblik.generation.backends.edits import Edits, placed, together
 from oblik.generation.plan import Plan, edits_own
 from oblik.generation.record import Record, Step
 from oblik.packs.manifest import OpenPack
-from oblik.paths import sha256_file
 
 Pixels_BHW3 = NDArray[np.floating[Any]]
 EachStep = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
@@ -69,13 +68,7 @@ class References:
         self._adapter = open_adapter(plan, pack)
         self._vectors_ND = sight.vectors(plan, self._stack)
         self._drawn: dict[str, Any] = {}
-        paths: list[Path] = sight.photos(plan)
-        self._sha256 = {
-            each.image: sha256_file(path) for each, path in zip(plan.references, paths, strict=True)
-        }
-        adapter = pack.find(KINDS[plan.references[0].adapter].part)
-        if not adapter.is_relative_to(pack.folder):  # trained here: no part of the pack's version
-            self._sha256[adapter.name] = sha256_file(adapter)
+        self._sha256 = sight.sha256(plan, pack)
         self._steps: list[Step] = []
 
     def begin(self, record: Record) -> None:
@@ -88,7 +81,7 @@ class References:
         words = self._adapter.words(
             pipeline, self._plan, self._vectors_ND, pack=self._pack, stack=self._stack.name
         )
-        self._drawn = {name: each.to(device) for name, each in words.items()}
+        self._drawn = placed(words, device)
 
     def paint(
         self, paint: Paint, pipeline: Any, seeds: tuple[int, ...], words: dict[str, Any], each_step: EachStep
@@ -105,10 +98,9 @@ class References:
             inside = inside_face(pipeline, masks_BHW, latents)
             return torch.where(inside, latents, path[step].to(latents.device))
 
-        said = {_prompt_of(key) for key in self._drawn}
-        others = {key: value for key, value in words.items() if _prompt_of(key) not in said}
-        with keeping(self._control, [None if face is None else face.landmarks for face in faces]):
-            drawn_BHW3 = paint(others | self._drawn, _then(each_step, blend))
+        poses = [None if face is None else face.landmarks for face in faces]
+        with keeping(self._control, poses), self._adapter.drawing(pipeline, self._plan):
+            drawn_BHW3 = paint(together(words, self._drawn), _then(each_step, blend))
         return np.asarray(first_BHW3 + masks_BHW[..., None] * (drawn_BHW3 - first_BHW3), first_BHW3.dtype)
 
     def _face(self, image_HW3: NDArray[Any], seed: int) -> Face | None:
@@ -138,11 +130,6 @@ def inside_face(pipeline: Any, masks_BHW: NDArray[np.float32], latents: Tensor) 
     cells = F.adaptive_max_pool2d(masks_B1HW, (rows, columns))[:, None].expand(-1, -1, packed // 4, -1, -1)
     inside: Tensor = pipeline._pack_latents(cells.contiguous(), count, packed // 4, rows, columns) > 0
     return inside
-
-
-def _prompt_of(argument: str) -> str:
-    """``negative_prompt_embeds_mask`` -> ``negative_prompt``: the pipeline takes each in one form only."""
-    return argument.removesuffix("_mask").removesuffix("_embeds")
 
 
 def _kept(latents: Tensor, path: list[Tensor]) -> Tensor:
