@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import json
+from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
 import pytest
 
 from oblik.errors import BackendUnavailable, InvalidInput, NotFound
-from oblik.generation.adapters import KINDS, Sight, lack, open_adapter, usable
+from oblik.generation.adapters import (
+    KINDS,
+    FaceIdFile,
+    Sight,
+    editing,
+    lack,
+    open_adapter,
+    stack_command,
+    usable,
+    weights_of,
+)
 from oblik.generation.plan import AdapterName, Plan, Reference
 from oblik.packs.catalogue import find_entry
-from oblik.packs.manifest import OpenPack, Pack
+from oblik.packs.manifest import Component, OpenPack, Pack, PackFile
 
 
 def pack_of(folder: Path, family: str, *parts: str, name: str = "p") -> OpenPack:
@@ -56,27 +68,57 @@ def test_the_next_command_brings_the_part_where_it_can_be_had(tmp_path: Path) ->
     assert hint("edit-reference", "stable_diffusion", "sd15") == "oblik dataset build PHOTOS && oblik train"
 
 
-def test_a_part_that_no_engine_runs_is_not_called_usable(tmp_path: Path) -> None:
+def test_faceid_is_usable_where_its_file_says_how(tmp_path: Path) -> None:
+    """Weights alone are not enough: it must be known whose vectors they understand."""
     pack = pack_of(tmp_path, "stable_diffusion", "faceid", name="sd15")
     assert usable(pack) is None
     found = lack("ip-adapter-faceid", pack)
     assert found is not None
-    assert "no engine here runs it" in found.what
-    missing = lack("ip-adapter-faceid", pack_of(tmp_path / "bare", "stable_diffusion", name="sd15"))
-    assert missing is not None
-    assert "--with" not in missing.hint, "nobody is told to pull what nothing runs"
+    assert found.hint == "oblik pack pull sd15 --with faceid"
+    told = {"face_stack": "buffalo_l", "weights": "w.bin"}
+    (tmp_path / "faceid" / "faceid.json").write_text(json.dumps(told))
+    assert usable(pack) == "ip-adapter-faceid"
+    assert weights_of("ip-adapter-faceid", pack) == tmp_path / "faceid" / "w.bin"
+    assert editing(pack) == "ip-adapter-faceid"
+
+
+@pytest.mark.parametrize("name", ["sd15", "sdxl"])
+def test_the_catalogues_faceid_names_its_weights_and_a_stack_that_can_be_had(name: str) -> None:
+    (part,) = find_entry(name).select(None, ["faceid"])[-1:]
+    told = FaceIdFile.model_validate(part.settings[KINDS["ip-adapter-faceid"].part])
+    assert [file.path for file in part.files] == [f"faceid/{told.weights}"]
+    assert stack_command(told.face_stack).startswith("oblik pack pull buffalo_l && ")
+
+
+def test_a_file_that_the_packs_version_does_not_name_is_hashed(tmp_path: Path) -> None:
+    (tmp_path / "sitter").mkdir()
+    (tmp_path / "sitter" / "a.png").write_bytes(b"png")
+    sight = Sight(tmp_path, lambda: pytest.fail("nothing is looked at"))
+    pack = pack_of(tmp_path / "pack", "qwen_image", "identity")
+    file = tmp_path / "pack" / "identity" / "projector.safetensors"
+    file.write_bytes(b"weights")
+    plan = plan_with(Reference(image="a.png"))
+    assert sight.sha256(plan, pack) == {
+        "a.png": sha256(b"png").hexdigest(), "projector.safetensors": sha256(b"weights").hexdigest(),
+    }  # fmt: skip
+    listed = PackFile(path="identity/projector.safetensors", bytes=7, sha256="")
+    component = Component(source="x", licence="x", commercial_use=True, files=[listed])
+    manifest = pack.manifest.model_copy(update={"components": {"identity": component}})
+    assert sight.sha256(plan, pack.model_copy(update={"manifest": manifest})).keys() == {"a.png"}
 
 
 def test_the_parts_are_where_the_catalogue_puts_them() -> None:
     """What is pulled for an adapter is what is looked for."""
     paths = {
-        part.option: {PurePosixPath(file.path).parts[0] for file in part.files}
+        part.option: {
+            PurePosixPath(path).parts[0] for path in (*part.settings, *(f.path for f in part.files))
+        }
         for name in ("qwen-image-16gb", "sdxl", "sd15")
         for part in find_entry(name).parts
     }
     for kind in KINDS.values():
         if not kind.get.startswith("oblik "):
-            assert kind.part in paths[kind.get]
+            assert PurePosixPath(kind.part).parts[0] in paths[kind.get]
 
 
 def test_the_part_makes_identity_tokens_usable_in_its_family_only(tmp_path: Path) -> None:

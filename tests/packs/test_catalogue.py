@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -33,8 +33,11 @@ def test_names_are_sourced_and_paths_do_not_collide(entry: Entry) -> None:
         for file in part.files:
             assert file.confirmed or file.note, f"{file.file} is not confirmed and nobody says why"
             assert file.sha256 is None or re.fullmatch(r"[0-9a-f]{64}", file.sha256)
+        folders = {PurePosixPath(file.path).parent for file in part.files}
+        assert {PurePosixPath(path).parent for path in part.settings} <= folders
     for variant in entry.variants or [None]:
-        paths = [file.path for part in entry.select(variant, entry.options) for file in part.files]
+        parts = entry.select(variant, entry.options)
+        paths = [path for part in parts for path in (*part.settings, *(file.path for file in part.files))]
         assert len(paths) == len(set(paths))
         assert not {"pack.json", "pack.lock"} & set(paths)
 
@@ -51,7 +54,7 @@ def test_the_tables_of_a_pack_are_ones_that_plans_and_training_know(entry: Entry
 
 
 @pytest.mark.parametrize("name", QWEN)
-@pytest.mark.parametrize("option", [None, "edit", "controlnet", "lightning", "lightning-8"])
+@pytest.mark.parametrize("option", [None, "edit", "controlnet", "depth", "lightning", "lightning-8"])
 def test_a_qwen_pack_is_a_whole_pipeline_with_one_transformer(name: str, option: str | None) -> None:
     entry = ENTRIES[name]
     for variant in entry.variants or [None]:

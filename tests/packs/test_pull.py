@@ -57,6 +57,26 @@ def test_what_is_pulled_is_locked_and_whole(hub: LoopbackHub, get: Get, home: Ho
     assert hidden(home) == []
 
 
+def test_a_part_brings_its_settings_which_are_checked_like_the_rest(
+    hub: LoopbackHub, told: dict[str, Any], get: Get, home: Home
+) -> None:
+    """Only with the option that they belong to; and they stay when nothing is asked for."""
+    told["parts"][-1]["settings"] = {"edit/edit.json": {"side_px": 518}}
+    pulled_at = home.packs / "tiny" / "edit" / "edit.json"
+    get()
+    assert not pulled_at.exists()
+    get(options=("edit",))
+    assert json.loads(pulled_at.read_text()) == {"side_px": 518}
+    assert get().lock.options == ["edit"]
+    pack = open_pack("tiny", home)
+    assert [file.path for file in pack.manifest.components["settings"].files] == ["edit/edit.json"]
+    assert verify(pack) == []
+    pulled_at.write_text("{}")
+    assert verify(pack) == ["edit/edit.json differs from its hash"]
+    get()
+    assert verify(open_pack("tiny", home)) == []
+
+
 def test_the_hub_is_asked_for_nothing_else_and_the_network_never_sees_the_token(
     hub: LoopbackHub, get: Get, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ N photos, D face vector.
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,10 +30,11 @@ from oblik.diffusion.lora import ADAPTER as PERSON
 from oblik.diffusion.lora import lora_layers
 from oblik.errors import BackendUnavailable, PackBroken
 from oblik.generation.adapters import faceid_file, pull, stack_command, weights_of
-from oblik.generation.plan import Plan
+from oblik.generation.backends.tuning import quiet
+from oblik.generation.plan import AdapterName, Plan
 from oblik.packs.manifest import OpenPack
 
-NAME = "ip-adapter-faceid"
+NAME: AdapterName = "ip-adapter-faceid"
 LORA = "faceid_0"
 """What diffusers calls FaceID's LoRA."""
 Weights = dict[str, dict[str, torch.Tensor]]
@@ -70,9 +72,10 @@ class FaceId:
         person = [PERSON] if next(lora_layers(unet), None) else []
         try:
             try:
-                alone.load_ip_adapter(
-                    self._weights, subfolder="", weight_name=self._file.name, image_encoder_folder=None
-                )
+                with quiet("diffusers.models.modeling_utils"):  # a remark on types that are kept
+                    alone.load_ip_adapter(
+                        self._weights, subfolder="", weight_name=self._file.name, image_encoder_folder=None
+                    )
             except (KeyError, ValueError, RuntimeError) as unfit:
                 raise _broken(self._file, unfit, self._hint) from unfit
             alone.set_ip_adapter_scale(plan.references[0].weight)
@@ -115,7 +118,11 @@ class _Alone(IPAdapterMixin):  # type: ignore[misc]
 
     def load_lora_weights(self, weights: dict[str, torch.Tensor], adapter_name: str) -> None:
         """The mixin's call for the LoRA among the weights."""
-        self.unet.load_lora_adapter(weights, prefix="unet", adapter_name=adapter_name, low_cpu_mem_usage=True)
+        with warnings.catch_warnings():  # peft asks whether a second adapter is meant
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")
+            self.unet.load_lora_adapter(
+                weights, prefix="unet", adapter_name=adapter_name, low_cpu_mem_usage=True
+            )
 
     def set_adapters(self, names: list[str], adapter_weights: list[float]) -> None:
         """The mixin's next call."""

@@ -58,7 +58,7 @@ def _use_attention(network: Any, name: Attention) -> None:
         return
     hint = "--attention native"
     try:
-        with _quiet("diffusers.models.modeling_utils"):
+        with quiet("diffusers.models.modeling_utils"):
             network.set_attention_backend(name)
     except (RuntimeError, ImportError, AttributeError) as lacking:
         raise BackendUnavailable(f"attention {name!r} is not available: {lacking}", hint=hint) from lacking
@@ -90,7 +90,8 @@ def _without(option: str) -> str:
 
 
 @contextmanager
-def _quiet(name: str) -> Iterator[None]:
+def quiet(name: str) -> Iterator[None]:
+    """Inside, a library's module warns of nothing."""
     logger = logging.getLogger(name)
     before = logger.level
     logger.setLevel(logging.ERROR)

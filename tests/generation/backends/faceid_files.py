@@ -1,0 +1,50 @@
+"""A FaceID for a tiny U-Net: random numbers under the names of the published files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LORA_RANK, TOKENS, DIMS = 2, 4, 8
+STACK = "two-dots"
+
+
+def faceid_weights(unet: Any, *, lora: bool = True, dims: int = DIMS) -> dict[str, dict[str, Tensor]]:
+    """``image_proj`` is two layers and a norm. ``ip_adapter`` counts every attention of the U-Net: each has a
+    LoRA of its four projections, each second one (over the text) keys and values for the face besides."""
+    draw = torch.Generator().manual_seed(3)
+
+    def new(*shape: int, std: float = 0.3) -> Tensor:
+        return torch.randn(shape, generator=draw) * std
+
+    width = unet.config.cross_attention_dim
+    projection = {
+        "proj.0.weight": new(2 * dims, dims), "proj.0.bias": new(2 * dims),
+        "proj.2.weight": new(TOKENS * width, 2 * dims), "proj.2.bias": new(TOKENS * width),
+        "norm.weight": torch.ones(width), "norm.bias": torch.zeros(width),
+    }  # fmt: skip
+    layers = {}
+    for place, name in enumerate(unet.attn_processors):
+        attention = unet.get_submodule(name.removesuffix(".processor"))
+        if lora:
+            for kind in ("to_q", "to_k", "to_v", "to_out"):
+                linear = attention.to_out[0] if kind == "to_out" else getattr(attention, kind)
+                layers[f"{place}.{kind}_lora.down.weight"] = new(LORA_RANK, linear.in_features)
+                layers[f"{place}.{kind}_lora.up.weight"] = new(linear.out_features, LORA_RANK)
+        if ".attn2." in name:
+            assert place % 2 == 1
+            for kind in ("to_k_ip", "to_v_ip"):
+                layers[f"{place}.{kind}.weight"] = new(attention.to_k.out_features, width)
+    return {"image_proj": projection, "ip_adapter": layers}
+
+
+def write_faceid(folder: Path, weights: Any, stack: str = STACK) -> None:
+    """``faceid/`` of a pack in ``folder``, as a pull leaves it."""
+    (folder / "faceid").mkdir(exist_ok=True)
+    torch.save(weights, folder / "faceid" / "weights.bin")
+    told = {"face_stack": stack, "weights": "weights.bin"}
+    (folder / "faceid" / "faceid.json").write_text(json.dumps(told))
