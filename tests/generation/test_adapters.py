@@ -87,7 +87,7 @@ def test_the_catalogues_faceid_names_its_weights_and_a_stack_that_can_be_had(nam
     (part,) = find_entry(name).select(None, ["faceid"])[-1:]
     told = FaceIdFile.model_validate(part.settings[KINDS["ip-adapter-faceid"].part])
     assert [file.path for file in part.files] == [f"faceid/{told.weights}"]
-    assert stack_command(told.face_stack).startswith("oblik pack pull buffalo_l && ")
+    assert stack_command(told.face_stack) == "oblik --face-stack buffalo_l generate ..."
 
 
 def test_a_file_that_the_packs_version_does_not_name_is_hashed(tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ def stack_command(name: str) -> str:
 
     for entry in catalogue().values():
         if entry.faces and entry.faces.name == name:
-            return f"oblik pack pull {entry.name} && oblik --face-stack {entry.name} generate ..."
+            return f"oblik --face-stack {entry.name} generate ..."
     return "no pack in the catalogue has that face stack: oblik pack list"
 
 

@@ -15,13 +15,20 @@ from numpy.typing import NDArray
 from peft import LoraConfig
 from PIL import Image
 from tests.diffusion.sd_packs import write_pack
-from tests.generation.backends.faceid_files import DIMS, STACK, faceid_weights, write_faceid
+from tests.generation.backends.faceid_files import (
+    DIMS,
+    MARKS,
+    SIDE,
+    STACK,
+    TwoDots,
+    faceid_weights,
+    write_faceid,
+)
 
 from oblik.diffusion.load import open_pipeline
 from oblik.diffusion.lora import ADAPTER as PERSON
 from oblik.errors import BackendUnavailable, PackBroken
 from oblik.faces.masks import OUTLINE, face_mask
-from oblik.faces.stack import Face
 from oblik.generation.adapters import Sight, lack
 from oblik.generation.backends.diffusers_engine import DiffusersEngine
 from oblik.generation.backends.edits import needed
@@ -34,25 +41,10 @@ from oblik.packs.memory_plan import GIB
 from oblik.progress import SilentProgress
 
 NOW = datetime(2026, 1, 2, tzinfo=timezone.utc)
-SIDE = 64
-MARKS = np.array([[26, 26], [38, 26], [32, 32], [27, 38], [37, 38]], np.float32)
 INSIDE = face_mask(MARKS, SIDE, SIDE, grow=OUTLINE)
 CPU = torch.device("cpu")
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
-
-class TwoDots:
-    """A stack that sees the same face in everything, and in photos of different colours different people."""
-
-    name = STACK
-
-    def detect(self, image: NDArray[np.uint8]) -> list[Face]:
-        return [Face((20, 20, 44, 44), MARKS * (image.shape[0] / SIDE), 1.0)]
-
-    def embed(self, image: NDArray[np.uint8], face: Face) -> NDArray[np.float32]:
-        vector = np.cos(np.arange(DIMS) * (1 + image[0, 0].astype(np.float32).sum() / 100))
-        return np.asarray(vector / np.linalg.norm(vector), np.float32)
 
 
 class Made(NamedTuple):
@@ -256,7 +248,7 @@ def test_a_ladder_and_a_memory_plan_count_with_it(made: Made, tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("known", "hint"),
-    [("buffalo_l", "oblik pack pull buffalo_l && oblik --face-stack buffalo_l"), ("my-own", "no pack in")],
+    [("buffalo_l", "oblik --face-stack buffalo_l"), ("my-own", "no pack in")],
 )
 def test_the_vectors_of_another_stack_are_refused(
     made: Made, personas: Path, tmp_path: Path, known: str, hint: str

@@ -12,15 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from numpy.typing import NDArray
 from PIL import Image
 from tests.diffusion.sd_packs import write_pack
+from tests.generation.backends.faceid_files import TwoDots, faceid_weights, write_faceid
 from tests.training.conftest import tiny_ask, tiny_pack
 
 from oblik.diffusion.families.family import Family
 from oblik.errors import BackendError
+from oblik.generation.adapters import Sight
 from oblik.generation.backends.diffusers_engine import DiffusersEngine
-from oblik.generation.plan import Plan
+from oblik.generation.plan import Plan, Reference
 from oblik.generation.presets import find_preset, plan_from
 from oblik.generation.record import Record, read_record
 from oblik.packs.manifest import OpenPack
@@ -111,6 +114,24 @@ def test_every_value_of_the_plan_matters(made: Made, tmp_path: Path) -> None:
     assert len({tuple(each) for each in (base, *others)}) == 1 + len(changes)
     assert bytes_of(run(engine, made, tmp_path / "again", **alone)) == base
     assert bytes_of(run(engine, made, tmp_path / "bare", lora=False, **alone)) not in (base, *others)
+
+
+def test_after_faceid_the_persons_lora_draws_as_before(made: Made, tmp_path: Path) -> None:
+    """In the U-Net and in the text encoders, which hear the next prompt only then."""
+    (tmp_path / "sitter").mkdir()
+    Image.new("RGB", (96, 96), "red").save(tmp_path / "sitter" / "a.png")
+    unet = UNet2DConditionModel.from_pretrained(made[0].folder / "unet")
+    write_faceid(made[0].folder, faceid_weights(unet))
+    engine = DiffusersEngine("cpu", sight=Sight(tmp_path, TwoDots))
+    asked: dict[str, Any] = {"persona": "sitter", "seeds": (3,)}
+    faceid = asked | {"references": (Reference(image="a.png", adapter="ip-adapter-faceid"),)}
+    referred = run(engine, made, tmp_path / "referred", **faceid)
+    weaker = run(engine, made, tmp_path / "weaker", **faceid, lora_scale=0.5)
+    assert bytes_of(referred) != bytes_of(weaker)
+    for place, words in enumerate((PLAN.prompt, "<oblik_s> in a park")):
+        plain = run(engine, made, tmp_path / f"after{place}", **asked, prompt=words)
+        never = run(DiffusersEngine("cpu"), made, tmp_path / f"never{place}", **asked, prompt=words)
+        assert bytes_of(plain) == bytes_of(never) != bytes_of(referred)
 
 
 def test_euler_ancestral_keeps_to_the_seed_in_every_batch(made: Made, tmp_path: Path) -> None:
