@@ -198,6 +198,21 @@ def test_the_persons_lora_acts_beside_that_of_faceid_and_is_itself_again(made: M
     assert torch.equal(said(unet), before)
 
 
+def test_memory_that_runs_out_is_said_as_that(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine goes on smaller; called broken, the pack would end the run."""
+    pipeline = open_pipeline(made.pack, None, dtype=torch.float32, device=CPU)
+    before, adapter = said(pipeline.unet), FaceId()
+    adapter.words(pipeline, plan_of(), np.eye(2, DIMS, dtype=np.float32), pack=made.pack, stack=STACK)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(pipeline.unet, "load_lora_adapter", full)
+    with pytest.raises(torch.OutOfMemoryError), adapter.drawing(pipeline, plan_of()):
+        pytest.fail("it is not loaded")
+    assert torch.equal(said(pipeline.unet), before)
+
+
 @torch.no_grad()
 def said(unet: Any) -> torch.Tensor:
     draw = torch.Generator().manual_seed(0)

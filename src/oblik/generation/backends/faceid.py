@@ -30,6 +30,7 @@ from oblik.diffusion.lora import ADAPTER as PERSON
 from oblik.diffusion.lora import lora_layers
 from oblik.errors import BackendUnavailable, PackBroken
 from oblik.generation.adapters import faceid_file, pull, stack_command, weights_of
+from oblik.generation.backends.shortage import is_shortage
 from oblik.generation.backends.tuning import quiet
 from oblik.generation.plan import AdapterName, Plan
 from oblik.packs.manifest import OpenPack
@@ -77,6 +78,8 @@ class FaceId:
                         self._weights, subfolder="", weight_name=self._file.name, image_encoder_folder=None
                     )
             except (KeyError, ValueError, RuntimeError) as unfit:
+                if is_shortage(unfit):
+                    raise
                 raise _broken(self._file, unfit, self._hint) from unfit
             alone.set_ip_adapter_scale(plan.references[0].weight)
             if LORA in getattr(unet, "peft_config", {}):
@@ -103,6 +106,8 @@ class FaceId:
         except (
             OSError, EOFError, pickle.UnpicklingError, RuntimeError, KeyError, TypeError, AttributeError,
         ) as broken:  # fmt: skip
+            if is_shortage(broken):
+                raise
             raise _broken(self._file, broken, self._hint) from broken
         if (norm.shape[0], first.shape[1]) != widths:
             found = f"text tokens of {norm.shape[0]} numbers and faces of {first.shape[1]}"
