@@ -173,28 +173,33 @@ def test_a_seed_runs_again_to_the_same_bytes_and_leaves_no_trace(
 def test_the_first_run_is_not_made_again_after_the_rung_below(
     personas: Path, stack: FaceStack, tmp_path: Path
 ) -> None:
-    """Each step calls the network twice; a run that was given away, or was another one, is made."""
+    """Each step calls the network twice; another run is made, and kept in turn; an edit takes it, too."""
     climbing = DiffusersEngine("cpu", sight=Sight(personas, lambda: stack))
     calls: list[int] = []
 
-    def called(weight: float | None, **changes: Any) -> tuple[int, list[str]]:
+    def called(weight: float | None, adapter: str = "", **changes: Any) -> tuple[int, list[str]]:
         calls.clear()
         plan = plan_of(PEOPLE[0], weight=weight, **{"seeds": (1, 2), "batch": 1, "steps": 2} | changes)
+        if adapter:
+            references = tuple(each.model_copy(update={"adapter": adapter}) for each in plan.references)
+            plan = plan.model_copy(update={"references": references[:2]})
         record = run(climbing, plan, tmp_path / str(len(list(tmp_path.iterdir()))))
         return len(calls), [picture.sha256 for picture in record.pictures]
 
     called(None)
     assert climbing._open
     climbing._open[1].network.register_forward_pre_hook(lambda *_: calls.append(1))
-    after, pictures = called(0.6, mode="reliable")
-    again, same = called(0.6)
-    assert (after, again) == (2 * 2 * 2, 2 * 2 * 2 * 2)
-    assert pictures == same
+    each_run = 2 * 2 * 2
+    calls_made, pictures = called(0.6, mode="reliable")
+    assert calls_made == each_run
+    assert called(0.6) == (each_run, pictures)
+    assert called(0.6, "edit-reference")[0] == each_run
     called(None, lora_scale=0.5)
-    assert called(0.6)[0] == again, "another run was kept"
+    assert called(0.6) == (2 * each_run, pictures), "another run was kept"
+    assert called(0.6, "edit-reference")[0] == each_run, "what was made for references is kept in turn"
     climbing._first_runs = FirstRuns(most_bytes=300_000)
     called(None)
-    assert called(0.6) == (again, pictures), "too large to be kept"
+    assert called(0.6) == (2 * each_run, pictures), "too large to be kept"
 
 
 def test_weight_is_a_strength(engine: DiffusersEngine, tmp_path: Path) -> None:
