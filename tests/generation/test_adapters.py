@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
+from typing import Any, cast
 
+import numpy as np
 import pytest
 
 from oblik.errors import BackendUnavailable, InvalidInput, NotFound
+from oblik.faces.stack import FaceStack
 from oblik.generation.adapters import (
     KINDS,
     FaceIdFile,
     Sight,
     editing,
     lack,
+    no_closer,
     open_adapter,
     stack_command,
     usable,
@@ -162,3 +166,28 @@ def test_a_reference_is_a_photo_of_the_plans_persona(tmp_path: Path) -> None:
     for nobody in (None, "..", "sitter/.."):
         with pytest.raises(InvalidInput, match="needs a persona"):
             sight.photos(plan_with(Reference(image="a.png")).model_copy(update={"persona": nobody}))
+
+
+def test_a_face_is_taken_only_where_it_comes_closer_to_the_photos() -> None:
+    """The stack here reads a vector off the first two pixels; without them there is no face."""
+
+    class Reading:
+        name = "reading"
+
+        def detect(self, image: Any) -> list[str]:
+            return ["face"] if image.any() else []
+
+        def embed(self, image: Any, _face: object) -> Any:
+            vector_2 = image[0, :2, 0].astype(np.float32)
+            return vector_2 / np.linalg.norm(vector_2)
+
+    def picture(*values: int) -> Any:
+        return np.array([[[value] * 3 for value in values]], np.uint8)
+
+    stack, photos_N2 = cast(FaceStack, Reading()), np.eye(2, dtype=np.float32)
+    near, far, nobody = picture(9, 8), picture(9, 1), picture(0, 0)
+    assert no_closer(stack, photos_N2, far, near) == ""
+    assert no_closer(stack, photos_N2, nobody, far) == ""
+    assert no_closer(stack, photos_N2, near, far) == "its face comes no closer to the photos (1.00, now 0.78)"
+    assert no_closer(stack, photos_N2, near, near)
+    assert no_closer(stack, photos_N2, far, nobody)

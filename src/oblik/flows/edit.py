@@ -27,7 +27,7 @@ from oblik.generation.adapters import best_face, editing
 from oblik.generation.control import lack
 from oblik.generation.engine import Engine
 from oblik.generation.frames import Frame_HW3, Mask_HW, alpha_map, outpainted, window
-from oblik.generation.ladder import EDIT_PHOTOS, Heights
+from oblik.generation.ladder import Heights, shown
 from oblik.generation.plan import Control, Edit, Plan, Reference
 from oblik.generation.presets import Preset
 from oblik.generation.record import FILE_NAME, Record, read_record
@@ -193,9 +193,7 @@ def _references(persona: Persona, plan: Plan, where: Where) -> tuple[Reference, 
     photos = reference_photos(where.home, persona.slug, version) if version else ()
     if not photos:
         where.say("no photo to refer to: the LoRA alone draws the face; oblik dataset build PHOTOS")
-    shown = photos[:EDIT_PHOTOS] if adapter == "edit-reference" else photos
-    weight = where.heights.edit_weight
-    return tuple(Reference(image=image, weight=weight, adapter=adapter) for image in shown)
+    return shown(adapter, photos, where.heights.edit_weight)
 
 
 def _pose(wish: Wish, where: Where) -> tuple[Control, ...]:

@@ -9,7 +9,7 @@ N photos, D face vector.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,14 +169,14 @@ def pull(pack: OpenPack, option: str, otherwise: str = "oblik pack list") -> str
     return f"oblik pack pull {entry.name} --with {option}"
 
 
-def usable(pack: OpenPack) -> AdapterName | None:
-    """The preferred adapter of those in `STEERING` that the pack can run; None without any."""
-    return next((name for name in STEERING if lack(name, pack) is None), None)
+def usable(pack: OpenPack, among: Sequence[AdapterName] = STEERING) -> AdapterName | None:
+    """The first adapter of ``among`` that the pack can run; None without any."""
+    return next((name for name in among if lack(name, pack) is None), None)
 
 
 def editing(pack: OpenPack) -> AdapterName | None:
     """The adapter that draws a face into a frame: the editing one, else the preferred of `STEERING`."""
-    return "edit-reference" if lack("edit-reference", pack) is None else usable(pack)
+    return usable(pack, ("edit-reference", *STEERING))
 
 
 def open_adapter(plan: Plan, pack: OpenPack) -> Adapter:
@@ -268,3 +268,20 @@ class Sight:
 def best_face(stack: FaceStack, pixels_HW3: NDArray[np.uint8]) -> Face | None:
     """The face that everything else measures too: the best one found."""
     return next(iter(stack.detect(pixels_HW3)), None)
+
+
+def no_closer(
+    stack: FaceStack, vectors_ND: NDArray[np.float32], before_HW3: NDArray[np.uint8],
+    after_HW3: NDArray[np.uint8],
+) -> str:  # fmt: skip
+    """Why a face that references drew is not taken: it is no closer to them than the one before; else ""."""
+    mean_D = vectors_ND.mean(axis=0)
+    cosines = []
+    for pixels_HW3 in (before_HW3, after_HW3):
+        face = best_face(stack, pixels_HW3)
+        if face is None:
+            cosines.append(-1.0)
+        else:
+            cosines.append(float(stack.embed(pixels_HW3, face) @ mean_D / np.linalg.norm(mean_D)))
+    before, after = cosines
+    return "" if after > before else f"its face comes no closer to the photos ({before:.2f}, now {after:.2f})"

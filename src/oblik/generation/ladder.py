@@ -81,15 +81,10 @@ class Climb:
 
 
 def on_face(plan: Plan, references: tuple[Reference, ...], pose: tuple[Control, ...] = ()) -> Plan:
-    """Rung 1: the references draw the face, and only the face, towards the person. A control of the plan's
-    own stays; else the ``pose`` of each face is kept, where it is given."""
+    """Rungs 1 and 3: the references draw the face, and only the face, towards the person. A control of the
+    plan's own stays; else the ``pose`` of each face is kept, where it is given."""
     controls = plan.controls or pose
     return plan.model_copy(update={"references": references, "controls": controls, "mode": "reliable"})
-
-
-def edited(plan: Plan, references: tuple[Reference, ...], pose: tuple[Control, ...] = ()) -> Plan:
-    """Rung 3: the faces are drawn once more, inside their masks, by the references of an edit."""
-    return on_face(plan, references, pose)
 
 
 def larger(plan: Plan, heights: Heights, pack: Pack) -> Plan:
@@ -114,16 +109,13 @@ def ladder(pack: OpenPack, photos: Sequence[str], heights: Heights, highest: int
     rungs: list[Rung] = []
     missing: list[Lack] = []
     no_photo = Lack("no photo of the person to refer to", "build a dataset", "oblik dataset build PHOTOS")
-    adapter = usable(pack)
+    adapter, editor = usable(pack), editing(pack)
     pose, unposed = _pose(pack, heights)
-    if photos and (adapter or (highest >= EDIT and editing(pack))):
+    if photos and (adapter or (highest >= EDIT and editor)):
         missing += unposed
     if adapter and photos:
-        weight = heights.reference_weight
-        references = tuple(Reference(image=image, weight=weight, adapter=adapter) for image in photos)
-        reason = f"{adapter}, {len(photos)} photos at weight {weight:g}, on the face only{_kept(pose)}"
-        raised = partial(on_face, references=references, pose=pose)
-        rungs.append(Rung(f"{FACE} reference", reason, raised))
+        references = shown(adapter, photos, heights.reference_weight)
+        rungs.append(_face_rung(f"{FACE} reference", references, pose, "on the face only"))
     elif adapter:
         missing.append(no_photo._replace(what=f"rung {FACE}: {no_photo.what}"))
     else:
@@ -136,12 +128,25 @@ def ladder(pack: OpenPack, photos: Sequence[str], heights: Heights, highest: int
     if highest >= EDIT:
         if edit := lack("edit-reference", pack):
             missing.append(edit._replace(what=f"rung {EDIT}, {edit.what}"))
-        editor = editing(pack)
         if editor and photos:
-            rungs.append(_edit_rung(editor, photos, heights, pose))
+            references = shown(editor, photos, heights.edit_weight)
+            rungs.append(_face_rung(f"{EDIT} edit", references, pose, "the face drawn again inside its mask"))
         elif editor:
             missing.append(no_photo._replace(what=f"rung {EDIT}: {no_photo.what}"))
     return Ladder(tuple(rungs), tuple(missing))
+
+
+def shown(adapter: AdapterName, photos: Sequence[str], weight: float) -> tuple[Reference, ...]:
+    """The references of ``photos``: two for an editing network; the other adapters say more with all."""
+    seen = photos[:EDIT_PHOTOS] if adapter == "edit-reference" else photos
+    return tuple(Reference(image=image, weight=weight, adapter=adapter) for image in seen)
+
+
+def _face_rung(name: str, references: tuple[Reference, ...], pose: tuple[Control, ...], where: str) -> Rung:
+    first = references[0]
+    kept = f", its pose kept at {pose[0].weight:g}" if pose else ""
+    reason = f"{first.adapter}, {len(references)} photos at weight {first.weight:g}, {where}{kept}"
+    return Rung(name, reason, partial(on_face, references=references, pose=pose))
 
 
 def _pose(pack: OpenPack, heights: Heights) -> tuple[tuple[Control, ...], list[Lack]]:
@@ -151,23 +156,6 @@ def _pose(pack: OpenPack, heights: Heights) -> tuple[tuple[Control, ...], list[L
     if lacking := control_lack("pose", pack):
         return (), [lacking._replace(what=f"the pose of a face that is drawn again: {lacking.what}")]
     return (Control(kind="pose", weight=heights.pose_weight),), []
-
-
-def _kept(pose: tuple[Control, ...]) -> str:
-    return f", its pose kept at {pose[0].weight:g}" if pose else ""
-
-
-def _edit_rung(
-    editor: AdapterName, photos: Sequence[str], heights: Heights, pose: tuple[Control, ...]
-) -> Rung:
-    """With the editing weights two photos are shown to the network; without them the tokens say more."""
-    weight, shown = heights.edit_weight, photos
-    if editor == "edit-reference":
-        shown = photos[:EDIT_PHOTOS]
-    references = tuple(Reference(image=image, weight=weight, adapter=editor) for image in shown)
-    where = f"the face drawn again inside its mask{_kept(pose)}"
-    reason = f"{editor}, {len(shown)} photos at weight {weight:g}, {where}"
-    return Rung(f"{EDIT} edit", reason, partial(edited, references=references, pose=pose))
 
 
 def climb(

@@ -17,6 +17,7 @@ from oblik.errors import BackendUnavailable, InvalidInput, PackBroken
 from oblik.faces.masks import face_mask
 from oblik.faces.stack import FaceStack, open_stack
 from oblik.generation.adapters import Sight
+from oblik.generation.backends import edits
 from oblik.generation.backends.diffusers_engine import DiffusersEngine
 from oblik.generation.backends.edit_reference import LORA, EditReference, edit_view
 from oblik.generation.backends.edits import whole_cells
@@ -85,6 +86,12 @@ def personas(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def engine(personas: Path, stack: FaceStack) -> DiffusersEngine:
     return DiffusersEngine("cpu", sight=Sight(personas, lambda: stack))
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every edit is taken, also one that brings a face no closer: this LoRA was not trained."""
+    monkeypatch.setattr(edits, "no_closer", lambda *_: "")
 
 
 def plan_of(adapter: str | None = None, **changes: Any) -> Plan:
@@ -163,6 +170,7 @@ def test_the_pose_of_the_frame_is_kept_unless_there_is_none(
     assert noted.pictures[0].sha256 == plain.pictures[0].sha256
 
 
+@pytest.mark.usefixtures("taken")
 def test_the_third_rung_keeps_the_pose_of_its_own_pictures(
     engine: DiffusersEngine, pack: OpenPack, tmp_path: Path
 ) -> None:
@@ -193,6 +201,26 @@ def test_below_full_strength_the_frame_shines_through(
     assert 0 < away[0] < away[1]
 
 
+def test_an_edit_of_its_own_pictures_stays_away_where_it_brings_no_face_closer(
+    engine: DiffusersEngine, pack: OpenPack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody's frame is edited in any case: that is what was asked for."""
+    monkeypatch.setattr(edits, "no_closer", lambda *_: "it is not")
+    short: dict[str, Any] = {"steps": 2}
+    plans = (
+        plan_of(**short),
+        plan_of("edit-reference", **short),
+        plan_of("edit-reference", edit=EDIT, **short),
+    )
+    (_, (plain,)), (own, (kept,)), (given, (frame,)) = (
+        run(engine, plan, pack, tmp_path / str(place)) for place, plan in enumerate(plans)
+    )
+    assert (kept == plain).all()
+    assert [step.reason for step in own.steps] == ["seed 1 stays: it is not"]
+    assert (given.steps, len(frame)) == ([], 160)
+
+
+@pytest.mark.usefixtures("taken")
 def test_the_third_rung_edits_the_faces_of_its_own_pictures(
     engine: DiffusersEngine, pack: OpenPack, stack: FaceStack, tmp_path: Path
 ) -> None:

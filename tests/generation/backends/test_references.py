@@ -20,6 +20,7 @@ from oblik.errors import BackendUnavailable, InvalidInput
 from oblik.faces.masks import OUTLINE, face_mask
 from oblik.faces.stack import Face, FaceStack, open_stack
 from oblik.generation.adapters import Sight
+from oblik.generation.backends import references
 from oblik.generation.backends.diffusers_engine import DiffusersEngine
 from oblik.generation.backends.first_runs import FirstRuns
 from oblik.generation.backends.identity_tokens import three_prompts
@@ -85,12 +86,10 @@ def engine(personas: Path, stack: FaceStack) -> DiffusersEngine:
 
 def plan_of(seed: int, *, weight: float | None = 0.6, **changes: Any) -> Plan:
     words = {**Person.from_seed(seed).descriptors, **TAIL}
-    references = tuple(
-        Reference(image=f"{place}.png", weight=weight) for place in range(4) if weight is not None
-    )
+    photos = tuple(Reference(image=f"{place}.png", weight=weight) for place in range(4) if weight is not None)
     values = {
         "pack": "miniature", "persona": f"p{seed}", "prompt": caption(words), "seeds": SEEDS, "steps": STEPS,
-        "guidance": 3.0, "width_px": 128, "height_px": 128, "dtype": "float32", "references": references,
+        "guidance": 3.0, "width_px": 128, "height_px": 128, "dtype": "float32", "references": photos,
     }  # fmt: skip
     return Plan.model_validate(values | changes)
 
@@ -116,15 +115,17 @@ def likeness(images: list[np.ndarray], references_ND: np.ndarray, stack: FaceSta
 def pairs(
     engine: DiffusersEngine, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[int, tuple[list[np.ndarray], list[np.ndarray]]]:
-    """For each person the pictures without references and with them."""
+    """For each person the pictures without references and with them, whether these came closer or not."""
     made = {}
-    for seed in PEOPLE:
-        folders = [tmp_path_factory.mktemp(name) for name in ("plain", "referred")]
-        plans = [plan_of(seed, weight=None), plan_of(seed)]
-        plain, referred = (
-            pixels(run(engine, plan, folder), folder) for plan, folder in zip(plans, folders, strict=True)
-        )
-        made[seed] = (plain, referred)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(references, "no_closer", lambda *_: "")
+        for seed in PEOPLE:
+            folders = [tmp_path_factory.mktemp(name) for name in ("plain", "referred")]
+            plans = [plan_of(seed, weight=None), plan_of(seed)]
+            plain, referred = (
+                pixels(run(engine, plan, folder), folder) for plan, folder in zip(plans, folders, strict=True)
+            )
+            made[seed] = (plain, referred)
     return made
 
 
@@ -173,32 +174,63 @@ def test_a_seed_runs_again_to_the_same_bytes_and_leaves_no_trace(
 def test_the_first_run_is_not_made_again_after_the_rung_below(
     personas: Path, stack: FaceStack, tmp_path: Path
 ) -> None:
-    """Each step calls the network twice; a run that was given away, or was another one, is made."""
+    """Each step calls the network twice; another run is made, and kept in turn; an edit takes it, too."""
     climbing = DiffusersEngine("cpu", sight=Sight(personas, lambda: stack))
     calls: list[int] = []
 
-    def called(weight: float | None, **changes: Any) -> tuple[int, list[str]]:
+    def called(weight: float | None, adapter: str = "", **changes: Any) -> tuple[int, list[str]]:
         calls.clear()
         plan = plan_of(PEOPLE[0], weight=weight, **{"seeds": (1, 2), "batch": 1, "steps": 2} | changes)
+        if adapter:
+            photos = tuple(each.model_copy(update={"adapter": adapter}) for each in plan.references)
+            plan = plan.model_copy(update={"references": photos[:2]})
         record = run(climbing, plan, tmp_path / str(len(list(tmp_path.iterdir()))))
         return len(calls), [picture.sha256 for picture in record.pictures]
 
     called(None)
     assert climbing._open
     climbing._open[1].network.register_forward_pre_hook(lambda *_: calls.append(1))
-    after, pictures = called(0.6, mode="reliable")
-    again, same = called(0.6)
-    assert (after, again) == (2 * 2 * 2, 2 * 2 * 2 * 2)
-    assert pictures == same
+    each_run = 2 * 2 * 2
+    calls_made, pictures = called(0.6, mode="reliable")
+    assert calls_made == each_run
+    assert called(0.6) == (each_run, pictures)
+    assert called(0.6, "edit-reference")[0] == each_run
     called(None, lora_scale=0.5)
-    assert called(0.6)[0] == again, "another run was kept"
+    assert called(0.6) == (2 * each_run, pictures), "another run was kept"
+    assert called(0.6, "edit-reference")[0] == each_run, "what was made for references is kept in turn"
     climbing._first_runs = FirstRuns(most_bytes=300_000)
     called(None)
-    assert called(0.6) == (again, pictures), "too large to be kept"
+    assert called(0.6) == (2 * each_run, pictures), "too large to be kept"
 
 
-def test_weight_is_a_strength(engine: DiffusersEngine, tmp_path: Path) -> None:
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_picture_is_drawn_again_only_to_come_closer(
+    engine: DiffusersEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: bool
+) -> None:
+    """What is compared are the first run's picture and the one that would take its place."""
+    asked: list[list[np.ndarray]] = []
+
+    def no_closer(_stack: FaceStack, vectors_ND: np.ndarray, *images: np.ndarray) -> str:
+        assert vectors_ND.shape[0] == 4
+        asked.append(list(images))
+        return "" if taken else "it is not"
+
+    monkeypatch.setattr(references, "no_closer", no_closer)
+    plans = [plan_of(PEOPLE[0], weight=weight, seeds=(1, 2), steps=2) for weight in (None, 0.6)]
+    records = [run(engine, plan, tmp_path / str(place)) for place, plan in enumerate(plans)]
+    plain, referred = (pixels(record, tmp_path / str(place)) for place, record in enumerate(records))
+    assert all((image == before).all() for image, (before, _) in zip(plain, asked, strict=True))
+    wanted = [after for _, after in asked] if taken else plain
+    assert all((image == other).all() for image, other in zip(referred, wanted, strict=True))
+    notes = [step.reason for step in records[1].steps]
+    assert notes == ([] if taken else ["seed 1 stays: it is not", "seed 2 stays: it is not"])
+
+
+def test_weight_is_a_strength(
+    engine: DiffusersEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Away from the stranger of the same words, whom weight 0 draws."""
+    monkeypatch.setattr(references, "no_closer", lambda *_: "")
     (stranger,), *others = (
         pixels(run(engine, plan_of(PEOPLE[0], weight=weight, seeds=(2,), steps=4), folder), folder)
         for weight in (0.0, 0.4, 1.0)

@@ -140,7 +140,8 @@ class DiffusersEngine(Holding):
         def first(folder: Path) -> Record:
             plain, memory = self._first(plan, pack, artifact, held.steps)
             with _timed(seconds, "before the edit"):
-                return self._run(plain, pack, artifact, folder, now, progress, held._replace(memory=memory))
+                begun = held._replace(memory=memory, built_on=True)
+                return self._run(plain, pack, artifact, folder, now, progress, begun)
 
         control = Control.of(plan, pack, self._sight)
         with made_first(plan, pack, out_dir, first) as made:
@@ -196,7 +197,7 @@ class DiffusersEngine(Holding):
         with _timed(record.seconds, "denoise"), few_threads(family.network):
             paint: Paint = partial(_denoise, family, plan, seeds, way=way)
             known_by = (first_run(plan), self._open and self._open[0], _followed(plan, record))
-            if isinstance(held.references, References):
+            if held.built_on or isinstance(held.references, References):
                 paint = self._first_runs.giving(paint, seeds, known_by, words)
             elif held.references is None:
                 paint = self._first_runs.keeping(paint, seeds, known_by)

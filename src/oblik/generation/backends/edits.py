@@ -30,7 +30,7 @@ from oblik.diffusion.families.qwen_image import EYES
 from oblik.errors import BackendUnavailable, InvalidInput
 from oblik.faces.masks import OUTLINE, face_mask
 from oblik.faces.stack import FaceStack, Points_52
-from oblik.generation.adapters import Sight, best_face, lack, open_adapter, weights_of
+from oblik.generation.adapters import Sight, best_face, lack, no_closer, open_adapter, weights_of
 from oblik.generation.backends.control import Control, keeping
 from oblik.generation.backends.edit_reference import LORA, EditReference
 from oblik.generation.backends.tuning import forget
@@ -73,7 +73,7 @@ class Edits:
         self, plan: Plan, pack: OpenPack, sight: Sight, made: Mapping[int, Path],
         control: Control | None = None,
     ) -> None:  # fmt: skip
-        self._plan, self._pack, self._control = plan, pack, control
+        self._plan, self._pack, self._sight, self._control = plan, pack, sight, control
         self._adapter = open_adapter(plan, pack) if plan.references else None
         self._steps: list[Step] = []
         self._stack = ""
@@ -132,9 +132,10 @@ class Edits:
         return places
 
     def begin(self, record: Record) -> None:
-        """Put hashes and notes into the record."""
+        """Put hashes and, as they come, notes into the record."""
         record.references_sha256, record.edit_sha256 = self._sha256, self._frame_sha256
         record.steps += self._steps
+        self._steps = record.steps
         record.face_stack = self._stack or None
 
     def encode(self, pipeline: Any, device: torch.device) -> None:
@@ -170,8 +171,18 @@ class Edits:
             drawn_HW3 = self._drawn(pipeline, seed, said, each_step)
             if not np.isfinite(drawn_HW3).all():
                 return np.full(frame.shape, np.nan, np.float32)  # pasted, it could not be told any more
-            frame = paste(frame, drawn_HW3, alpha, box)
+            edited = paste(frame, drawn_HW3, alpha, box)
+            frame = frame if self._stays(frame, edited, seed) else edited
         return np.asarray(frame / 255, np.float32)
+
+    def _stays(self, frame: NDArray[np.uint8], edited: NDArray[np.uint8], seed: int) -> bool:
+        """Whether an edit of the plan's own picture did not help. Somebody's frame is always edited."""
+        if self._plan.edit:
+            return False
+        reason = no_closer(self._sight.stack(), self._vectors_ND, frame, edited)
+        if reason:
+            self._steps.append(Step(name="edit", kind="note", reason=f"seed {seed} stays: {reason}"))
+        return bool(reason)
 
     def _window(self, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         frame, alpha, box, _face = self._places[seed]

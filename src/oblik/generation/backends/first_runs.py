@@ -1,4 +1,4 @@
-"""The last run without references, kept so that the same run with references need not make it again.
+"""The last run without references, kept so that what builds on it need not make it again.
 
 In: ways to make pictures, and what a run is known by. Out: the same ways; one that would make the kept run
 over again gives its pictures and goes through its latents step by step, to the same bytes. One run is kept at
@@ -45,13 +45,16 @@ class FirstRuns:
         return kept
 
     def giving(self, paint: Paint, seeds: tuple[int, ...], known_by: Any, words: dict[str, Any]) -> Paint:
-        """``paint``, which does not make the kept run again where it is asked for with the same ``words``."""
-        self._only(known_by)
+        """``paint``, which does not make the kept run again where it is asked for with the same ``words``;
+        where it has to be made, it is kept in turn."""
+        keeping = self.keeping(paint, seeds, known_by)
 
         def given(asked: dict[str, Any], each_step: EachStep) -> Pixels_BHW3:
-            path, pixels_BHW3 = self._kept.pop(seeds, ([], None)) if asked is words else ([], None)
-            if pixels_BHW3 is None:
+            if asked is not words:
                 return paint(asked, each_step)
+            if seeds not in self._kept:
+                return keeping(asked, each_step)
+            path, pixels_BHW3 = self._kept[seeds]
             for step, latents in enumerate(path):
                 each_step(None, step, None, {"latents": latents})
             return pixels_BHW3

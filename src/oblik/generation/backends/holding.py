@@ -40,7 +40,8 @@ Vram = int | Callable[[], int | None] | None
 
 
 class Held(NamedTuple):
-    """How a memory plan holds the pipeline, whom to tell of each stage, what the record says, references."""
+    """How a memory plan holds the pipeline, whom to tell of each stage, what the record says, references;
+    ``built_on``: the run is made for what builds on it, and may be taken from the one before."""
 
     memory: MemoryPlan | None = None
     enter: Callable[[Stage], None] = lambda _stage: None
@@ -48,6 +49,7 @@ class Held(NamedTuple):
     asked: Plan | None = None
     references: References | Edits | None = None
     control: Control | None = None
+    built_on: bool = False
 
     @property
     def choice(self) -> Configuration | None:

@@ -5,7 +5,8 @@ twice from the same noise: first without the references, where its face is found
 step the latents outside the face are replaced by those of the first run (blended latent diffusion, Avrahami,
 Fried and Lischinski 2022; the first run's own path takes the place of a noised source). At the end the two
 pictures meet in the feathered mask, so a pixel outside of it is the first run's, bit for bit. A picture in
-which no face is found stays as it was, and that is noted. Knows nothing of prompts and packs.
+which no face is found, or whose face comes no closer to the photos, stays as it was, and that is noted. Knows
+nothing of prompts and packs.
 
 B pictures, H height, W width; latents are packed (B, N, C) or maps (B, C, h, w).
 """
@@ -25,7 +26,7 @@ from torch import Tensor
 from oblik.errors import InvalidInput
 from oblik.faces.masks import OUTLINE, face_mask
 from oblik.faces.stack import Face
-from oblik.generation.adapters import Sight, best_face, open_adapter
+from oblik.generation.adapters import Sight, best_face, no_closer, open_adapter
 from oblik.generation.backends.control import Control, keeping
 from oblik.generation.backends.edits import Edits, placed, together
 from oblik.generation.plan import Plan, edits_own
@@ -101,15 +102,32 @@ class References:
         poses = [None if face is None else face.landmarks for face in faces]
         with keeping(self._control, poses), self._adapter.drawing(pipeline, self._plan):
             drawn_BHW3 = paint(together(words, self._drawn), _then(each_step, blend))
-        return np.asarray(first_BHW3 + masks_BHW[..., None] * (drawn_BHW3 - first_BHW3), first_BHW3.dtype)
+        met_BHW3 = np.asarray(first_BHW3 + masks_BHW[..., None] * (drawn_BHW3 - first_BHW3), first_BHW3.dtype)
+        for place, (face, seed) in enumerate(zip(faces, seeds, strict=True)):
+            if face is not None and self._stays(first_BHW3[place], met_BHW3[place], seed):
+                met_BHW3[place] = first_BHW3[place]
+        return met_BHW3
+
+    def _stays(self, before_HW3: NDArray[Any], after_HW3: NDArray[Any], seed: int) -> bool:
+        """Whether the references did not help; what is broken is not judged here."""
+        if not np.isfinite(after_HW3).all():
+            return False
+        reason = no_closer(self._stack, self._vectors_ND, _uint8(before_HW3), _uint8(after_HW3))
+        if reason:
+            self._steps.append(Step(name="reference", kind="note", reason=f"seed {seed} stays: {reason}"))
+        return bool(reason)
 
     def _face(self, image_HW3: NDArray[Any], seed: int) -> Face | None:
         """The face that would be measured."""
-        face = best_face(self._stack, np.round(image_HW3 * 255).astype(np.uint8))
+        face = best_face(self._stack, _uint8(image_HW3))
         if face is None:
             reason = f"no face is found in the picture of seed {seed}: it stays without references"
             self._steps.append(Step(name="reference", kind="note", reason=reason))
         return face
+
+
+def _uint8(image_HW3: NDArray[Any]) -> NDArray[np.uint8]:
+    return np.asarray(np.round(image_HW3 * 255), np.uint8)
 
 
 def _mask(face: Face | None, size_px: tuple[int, ...]) -> NDArray[np.float32]:
