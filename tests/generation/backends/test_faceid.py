@@ -198,6 +198,27 @@ def test_the_persons_lora_acts_beside_that_of_faceid_and_is_itself_again(made: M
     assert torch.equal(said(unet), before)
 
 
+def test_the_network_says_what_it_says_as_diffusers_loads_it(made: Made) -> None:
+    """From the file into a whole pipeline; told the same faces, behind zeros where there is guidance."""
+    ours, theirs = (open_pipeline(made.pack, None, dtype=torch.float32, device=CPU) for _ in range(2))
+    faces = np.eye(2, DIMS, dtype=np.float32)
+    adapter = FaceId()
+    (both,) = adapter.words(ours, plan_of(0.6), faces, pack=made.pack, stack=STACK)["ip_adapter_image_embeds"]
+    assert torch.equal(both, torch.stack([torch.zeros(2, DIMS), torch.from_numpy(faces)]))
+    (alone,) = FaceId().words(ours, plan_of(0.6, guidance=1.0), faces, pack=made.pack, stack=STACK)[
+        "ip_adapter_image_embeds"
+    ]
+    assert torch.equal(alone, torch.from_numpy(faces)[None])
+    theirs.load_ip_adapter(
+        made.pack.folder, subfolder="faceid", weight_name="weights.bin", image_encoder_folder=None
+    )
+    theirs.set_ip_adapter_scale(0.6)
+    wanted = said(theirs.unet, image_embeds=[alone])
+    with adapter.drawing(ours, plan_of(0.6)):
+        assert torch.equal(said(ours.unet, image_embeds=[alone]), wanted)
+        assert not torch.equal(said(ours.unet, image_embeds=[alone.flip(-1)]), wanted)
+
+
 def test_memory_that_runs_out_is_said_as_that(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine goes on smaller; called broken, the pack would end the run."""
     pipeline = open_pipeline(made.pack, None, dtype=torch.float32, device=CPU)
@@ -214,11 +235,10 @@ def test_memory_that_runs_out_is_said_as_that(made: Made, monkeypatch: pytest.Mo
 
 
 @torch.no_grad()
-def said(unet: Any) -> torch.Tensor:
+def said(unet: Any, **beside: Any) -> torch.Tensor:
     draw = torch.Generator().manual_seed(0)
-    beside = None
     if unet.config.addition_embed_type:
-        beside = {"text_embeds": torch.ones(1, 16), "time_ids": torch.ones(1, 6)}
+        beside |= {"text_embeds": torch.ones(1, 16), "time_ids": torch.ones(1, 6)}
     words = torch.randn(1, 3, unet.config.cross_attention_dim, generator=draw)
     noise = torch.randn(1, 4, 8, 8, generator=draw)
     out: torch.Tensor = unet(noise, 500, words, added_cond_kwargs=beside, return_dict=False)[0]
