@@ -349,6 +349,20 @@ def test_styles_are_allowed_where_the_order_says_so(shop: Shop) -> None:
     assert "painting" in plans(shop, file)[1].prompt
 
 
+def test_a_value_outside_its_quality_level_is_refused_at_its_line(shop: Shop) -> None:
+    """That of an item, that of the order, and not what a preset of the order's own says."""
+    head = "name: spring\npersona: sitter\ntype: catalogue\nplan:\n  guidance: 3\n  steps: 20\n"
+    items = "items:\n  - prompt: one\n    plan: {steps: 40, lora_scale: 1.2}\n  - prompt: two\n"
+    with pytest.raises(InvalidInput) as refused:
+        plans(shop, shop.file(head + items))
+    assert refused.value.message == "order.yaml:9: items.0.plan.lora_scale: 0.6 to 0.9, not 1.2"
+    with pytest.raises(InvalidInput) as refused:
+        plans(shop, shop.file(head + items.replace(", lora_scale: 1.2", "")))
+    assert refused.value.message == "order.yaml:6: plan.steps: 30 to 50, not 20"
+    found = plans(shop, shop.file(head + "quality: experimental\n" + items))
+    assert [(plan.steps, plan.lora_scale) for plan in found] == [(40, 1.2), (20, 0.8)]
+
+
 def test_a_preset_of_a_file_is_meant_from_the_order_on(shop: Shop) -> None:
     private_dir(shop.folder)
     (shop.folder / "mine.toml").write_text('about = "x"\n[plan]\nsteps = 9\n', encoding="utf-8")

@@ -50,10 +50,13 @@ def seed_list(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 @click.option(
     "--sampler", type=click.Choice(["euler", "euler_ancestral"]), help="How noise becomes a picture.  [euler]"
 )
-@click.option("--steps", type=int, help="Sampling steps, 1 to 150.")
-@click.option("--guidance", type=float, help="Guidance scale, 1 to 20 (Qwen-Image: true_cfg_scale).")
+@click.option("--steps", type=int, help="Sampling steps, 30 to 50; 30 to 70 in reliable.")
+@click.option(
+    "--guidance", type=float,
+    help="Guidance scale, 2.5 to 4 for Qwen-Image (true_cfg_scale), 4 to 8 for Stable Diffusion.",
+)  # fmt: skip
 @click.option("--lora", metavar="VERSION", help="LoRA version.  [the one in use]")
-@click.option("--lora-scale", type=float, help="Strength of the LoRA, 0 to 1.5.")
+@click.option("--lora-scale", type=float, help="Strength of the LoRA, 0.6 to 0.9.")
 @click.option("--short-side", "short_side_px", type=int, help="Shorter side in pixels, 64 to 4096.")
 @click.option("--aspect", metavar="W:H", help="Shape, 1:4 to 4:1, for example 3:4.")
 @click.option("--width", "width_px", type=int, help="Width in pixels, 64 to 4096.")
@@ -122,6 +125,10 @@ def command(
     The persona's token is put in front when the prompt lacks it. Likeness is measured; while its mean is
     below the persona's threshold the rungs of the reliable mode are climbed: 1 the person's own photos as
     references, on the face only; 2 larger, more steps; 3 an edit of the face, in packs that have it.
+
+    How far steps, guidance and the LoRA's scale may go is the preset's business; what lies outside is refused
+    with the range. --preset experimental takes 1 to 150 steps, guidance 1 to 20 and a scale of 0 to 1.5, and
+    a preset of your own (oblik preset save) what you wrote into it.
     """
     if no_token and mode == "reliable":
         raise click.UsageError("--mode reliable shows the persona; --no-token shows a stranger")

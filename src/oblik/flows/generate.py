@@ -103,7 +103,10 @@ def generate(
 def plan_order(
     order: Order, persona: Persona, preset: Preset, pack: OpenPack, home: Home, others: Sequence[str] = ()
 ) -> Plan:
-    """The plan of an order. ``others`` are the triggers of the other personas."""
+    """The plan of an order. ``others`` are the triggers of the other personas.
+
+    Raises InvalidInput for a value outside its range, as `plan_from` says it.
+    """
     text = set_scenes(order.text, read_scenes(home.root / FOLDER))
     prompt = compose(
         text,
@@ -117,9 +120,8 @@ def plan_order(
     asked["prompt"] = prompt if order.token else without_token(prompt, persona.trigger)
     if order.lora or order.token:
         asked["lora"] = asked.get("lora") or latest_artifact(home.persona(persona.slug).loras)
-    if not order.lora:
-        asked["lora_scale"] = 0.0
-    return plan_from(preset, pack.manifest, asked)
+    plan = plan_from(preset, pack.manifest, asked)
+    return plan if order.lora else plan.model_copy(update={"lora_scale": 0.0})
 
 
 def open_artifact(plan: Plan, home: Home, pack: OpenPack) -> Path | None:
