@@ -153,6 +153,13 @@ def made(report: OrderReport) -> list[tuple[str, int, bool]]:
     return [(picture.item, picture.seed, picture.again) for picture in report.pictures]
 
 
+def graphs(target: Path) -> list[str]:
+    """Folders that hold a graph; each holds the record that it belongs to."""
+    found = sorted(path.parent for path in target.glob("*/graph.json"))
+    assert all((folder / "record.json").is_file() for folder in found)
+    return [folder.name for folder in found]
+
+
 WHOLE = [(item, seed) for item in ("prompt-1", "prompt-2") for seed in (1, 2, 3)]
 
 
@@ -196,6 +203,7 @@ def test_a_stopped_order_goes_on_without_repeating_a_picture(shop: Shop, stop: B
     with pytest.raises(type(stop)):
         shop.run()
     assert (shop.report().state, made(shop.report())) == ("stopped", [("prompt-1", 1, False)])
+    assert graphs(shop.target) == ["001-prompt-1"], "a run that was stopped has its graph, too"
     shop.engine.plans.clear()
     report = shop.run()
     assert made(report) == [("prompt-1", 1, True), *((item, seed, False) for item, seed in WHOLE[1:])]
@@ -556,6 +564,7 @@ def test_smoke_makes_pictures_one_by_one_and_cleans_only_its_own(shop: Shop, tmp
     assert (report.state, report.persona, shop.engine.seeds()) == ("done", None, [(1,), (2,), (3,)])
     assert all(plan.persona is None and "<oblik_" not in plan.prompt for plan in shop.engine.plans)
     assert sum(shop.slept_s) == 4.0
+    assert graphs(out) == ["001-smoke", "002-smoke", "003-smoke"]
     mine = [
         out / "notes.txt",
         out / "holiday.png",
