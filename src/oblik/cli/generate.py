@@ -14,6 +14,7 @@ import click
 
 from oblik import studio
 from oblik.cli import note
+from oblik.cli.likeness import score_line
 from oblik.progress import RichProgress
 from oblik.settings import Settings
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from oblik.generation.record import Record
 
 MOST_PICTURES = 1000
+SHOWN = 8
+"""So many lines name pictures with their likeness."""
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -148,12 +151,28 @@ def command(
         progress=RichProgress(), say=click.echo,
     )  # fmt: skip
     record = made.record
+    for line in score_lines(record):
+        click.echo(line)
     click.echo(f"prompt: {record.plan.prompt}")
     ids = f"token ids {record.token_ids}, " if record.token_ids else ""
     click.echo(f"{len(record.pictures)} pictures, {ids}{sum(record.seconds.values()):.1f} s")
     click.echo(str(made.folder / (record.grid or "")))
     if not no_token:
         click.echo(f"next: {following(record, prompt)}")
+
+
+def score_lines(record: Record) -> list[str]:
+    """The likeness of each of the first pictures, as `oblik likeness measure` says it; nothing unmeasured."""
+    if record.threshold is None:
+        return []
+    copies = record.guards.suspects if record.guards else []
+    lines = [
+        score_line(picture.file, picture.likeness, record.threshold, picture.file in copies)
+        for picture in record.pictures
+    ]
+    if len(lines) <= SHOWN:
+        return lines
+    return [*lines[: SHOWN - 1], f"  and {len(lines) - SHOWN + 1} more: oblik likeness measure names all"]
 
 
 def following(record: Record, prompt: str) -> str:
