@@ -135,8 +135,8 @@ def impostors(settings: Settings, folder: Path | None, count: int | None) -> Non
 
 
 def score_line(name: str, likeness: float | None, threshold: float, copy: bool) -> str:
-    """A picture's likeness (None: no face), its name, whether the threshold is reached, and the guard's word on
-    a ``copy``."""
+    """A picture's likeness (None: no face), its name, whether the threshold is reached, and whether it
+    is a ``copy``."""
     score = "no face" if likeness is None else f"{likeness:.3f}"
     reached = likeness is not None and likeness >= threshold
     said = "reached" if reached else f"below {threshold:.3f}"
