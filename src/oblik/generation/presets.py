@@ -99,14 +99,14 @@ class Preset(BaseModel):
     @field_validator("ranges")
     @classmethod
     def _are_ranges(cls, ranges: dict[str, Range | dict[str, Range]]) -> dict[str, Range | dict[str, Range]]:
-        for table in (ranges, *(each for each in ranges.values() if isinstance(each, dict))):
-            for name, bounds in table.items():
-                if isinstance(bounds, dict):
-                    continue
-                if name not in RANGED:
-                    raise ValueError(f"{name!r} has no range: {', '.join(RANGED)} may have one")
-                if bounds[0] > bounds[1]:
-                    raise ValueError(f"the range of {name} ends below where it begins")
+        pairs: list[tuple[str, Range]] = []
+        for key, found in ranges.items():
+            pairs += found.items() if isinstance(found, dict) else [(key, found)]
+        for name, (low, high) in pairs:
+            if name not in RANGED:
+                raise ValueError(f"{name!r} has no range: {', '.join(RANGED)} may have one")
+            if low > high:
+                raise ValueError(f"the range of {name} ends below where it begins")
         return ranges
 
     def ranges_for(self, family: str) -> dict[str, Range]:
