@@ -17,7 +17,7 @@ import pytest
 
 from oblik import studio
 from oblik.datasets.manifest import Dataset, Split, Status, read_dataset
-from oblik.errors import ConsentError, OblikError
+from oblik.errors import ConsentError, InvalidInput, OblikError
 from oblik.flows.demo import KINDS, DemoResult
 from oblik.generation.record import read_record
 from oblik.likeness.report import read_report
@@ -111,7 +111,7 @@ def test_the_record_says_how_to_do_it_again_and_the_bytes_are_the_same(flow: Flo
 def test_an_order_is_killed_and_goes_on_without_repeating_a_picture(flow: Flow, tmp_path: Path) -> None:
     """A real SIGKILL after the first batch; what was finished keeps its bytes."""
     order = tmp_path / "order.yaml"
-    head = f"name: killed\npersona: {flow.result.persona}\ntype: grid\nseeds: [1, 2]\n"
+    head = f"name: killed\npersona: {flow.result.persona}\ntype: grid\nseeds: [1, 2]\nquality: preview\n"
     order.write_text(head + "prompts: [in a park, in a room]\nplan: {steps: 4, batch: 1}\n", encoding="utf-8")
     typed = [
         sys.executable,
@@ -169,7 +169,10 @@ def test_a_second_run_does_nothing_and_leaves_the_same_page(flow: Flow) -> None:
 
 
 def test_the_commands_work_on_what_the_flow_left(flow: Flow) -> None:
-    made = studio.generate(flow.settings, "smiling, in a park", asked={"seeds": (5, 6), "steps": 8})
+    asked = {"seeds": (5, 6), "steps": 8}
+    with pytest.raises(InvalidInput, match="steps: 30 to 50, not 8"):
+        studio.generate(flow.settings, "smiling, in a park", asked=asked)
+    made = studio.generate(flow.settings, "smiling, in a park", asked=asked, preset="preview")
     assert made.record.plan.prompt.startswith(f"photo of {flow.persona.trigger} ")
     measured = studio.measure_likeness(flow.settings, made.folder)
     assert measured.report.images == 2

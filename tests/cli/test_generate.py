@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 from oblik.cli import main
-from oblik.cli.generate import command, following, seed_list
+from oblik.cli.generate import command, following, score_lines, seed_list
 from oblik.generation.plan import Plan
-from oblik.generation.record import Picture, Record
+from oblik.generation.record import Guards, Picture, Record
 
 
 @pytest.mark.parametrize(
@@ -59,6 +59,35 @@ def test_a_picture_follows_one_image(tmp_path: Path) -> None:
     assert "does not exist" in CliRunner().invoke(main, [*words, "--depth", str(tmp_path / "b.png")]).output
 
 
+def measured(threshold: float | None, scores: list[float | None], mode: str = "fast") -> Record:
+    """The record of a batch whose second picture is a copy."""
+    plan = Plan.model_validate(
+        {"pack": "tiny", "persona": None, "prompt": "in a park", "seeds": (1,), "mode": mode}
+    )
+    pictures = [
+        Picture(file=f"{place}.png", seed=1, sha256="", likeness=score)
+        for place, score in enumerate(scores, start=1)
+    ]
+    return Record(
+        plan=plan, asked=plan, started_at=datetime.now(timezone.utc), token_ids=[], prompt_ids=[],
+        lora_sha256=None, pack_version="1", libraries={}, device="cpu", free_vram_bytes=None, seconds={},
+        pictures=pictures, threshold=threshold,
+        guards=Guards(copying="1 of 9 too close", suspects=["2.png"], bleed="bleed not measured"),
+    )  # fmt: skip
+
+
+def test_each_picture_has_its_score_and_what_is_wrong_with_it() -> None:
+    assert score_lines(measured(0.5, [0.51, 0.5, None, 0.204])) == [
+        "    0.510  1.png  reached",
+        "    0.500  2.png  reached, too close to one training photo",
+        "  no face  3.png  below 0.500",
+        "    0.204  4.png  below 0.500",
+    ]
+    many = score_lines(measured(0.5, [0.6] * 11))
+    assert (len(many), many[-1]) == (8, "  and 4 more: oblik likeness measure names all")
+    assert score_lines(measured(None, [None])) == [], "nobody measured"
+
+
 @pytest.mark.parametrize(
     ("threshold", "scores", "mode", "said"),
     [
@@ -71,15 +100,7 @@ def test_a_picture_follows_one_image(tmp_path: Path) -> None:
 def test_the_next_command_is_the_useful_one(
     threshold: float | None, scores: list[float | None], mode: str, said: str
 ) -> None:
-    plan = Plan.model_validate(
-        {"pack": "tiny", "persona": None, "prompt": "in a park", "seeds": (1,), "mode": mode}
-    )
-    pictures = [Picture(file="a.png", seed=1, sha256="", likeness=score) for score in scores]
-    record = Record(
-        plan=plan, asked=plan, started_at=datetime.now(timezone.utc), token_ids=[], prompt_ids=[],
-        lora_sha256=None, pack_version="1", libraries={}, device="cpu", free_vram_bytes=None, seconds={},
-        pictures=pictures, threshold=threshold,
-    )  # fmt: skip
+    record = measured(threshold, scores, mode)
     assert following(record, "in a park") == said
 
 

@@ -106,7 +106,8 @@ def test_presets_are_listed_shown_saved_and_exported(oblik: Oblik, home: Home, t
     shown = oblik("preset", "show", "mine").output
     assert "steps = 36" in shown
     assert "pause_s = 2.5" in shown
-    assert "#   guidance = 3.5" in shown
+    assert "#   guidance = 3.5  (2.5 to 4 may be asked for)" in shown
+    assert "[ranges.stable_diffusion]" in shown
     assert "(your own)" in oblik("preset", "list").output
     assert oblik("preset", "export", "mine", tmp_path).exit_code == 0
     assert oblik("preset", "show", tmp_path / "mine.toml").exit_code == 0

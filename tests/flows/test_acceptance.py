@@ -13,10 +13,10 @@ from PIL import Image
 
 from oblik.datasets.captions import refuse_style_words
 from oblik.errors import ConsentError, JobCancelled, NotFound
-from oblik.flows.acceptance import BARE, CONDITIONS, accept, read_acceptance, usual_mode
+from oblik.flows.acceptance import BARE, CONDITIONS, accept, usual_mode
 from oblik.flows.loras import find, page
 from oblik.generation.record import read_record
-from oblik.likeness.acceptance import Acceptance
+from oblik.likeness.acceptance import Acceptance, last_test, read_acceptance
 from oblik.likeness.intervals import rate
 from oblik.likeness.report import read_report
 from oblik.paths import atomic_write
@@ -133,6 +133,9 @@ def test_a_preset_of_the_users_own_is_what_is_tested_and_reliable_takes_the_firs
     assert read_acceptance(folder) == fast, "the fast test stays"
     assert read_acceptance(folder, "reliable") == found
     assert usual_mode(folder.parent) == ("fast", "")
+    assert last_test(folder) == fast, "of two of one time the fast one"
+    (folder / "acceptance.json").unlink()
+    assert last_test(folder) == found
     assert (folder / "acceptance-reliable" / "pairs.png").is_file()
     assert ("test, reliable", found.line) in page(find(world.home.persona("sitter")))
 

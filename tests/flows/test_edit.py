@@ -97,9 +97,9 @@ def run(
     world: World, person: Persona, wish: Wish, said: list[str] | None = None, **asked: Any
 ) -> tuple[Record, Path, PastingEngine]:
     engine = asked.pop("engine", PastingEngine(world.home))
-    presets = Path("none")
+    preset = find_preset(asked.pop("preset", "fast"), Path("none"))
     where = Where(
-        world.home, world.pack, engine, lambda: world.stack, find_preset("fast", presets), Heights(),
+        world.home, world.pack, engine, lambda: world.stack, preset, Heights(),
         (said if said is not None else []).append,
     )  # fmt: skip
     order = Order("in a park", {"seeds": (1,), **asked})
@@ -278,7 +278,9 @@ def test_the_miniature_draws_the_surroundings_of_anybody(
 
     world.pack = open_pack(str(BUNDLED / "miniature"), world.home)
     engine: Any = DiffusersEngine("cpu", sight=Sight(world.home.personas, lambda: world.stack))
-    record, folder, _ = run(world, sitter, Wish(frame, outpaint="0,0,64,0"), steps=2, engine=engine)
+    record, folder, _ = run(
+        world, sitter, Wish(frame, outpaint="0,0,64,0"), engine=engine, steps=2, preset="preview"
+    )
     bare = record.plan.model_copy(update={"lora": None, "prompt": "in a park"})
     again = engine.run(
         bare, pack=world.pack, artifact=None, out_dir=tmp_path / "bare", now=world.now,

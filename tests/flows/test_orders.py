@@ -153,6 +153,13 @@ def made(report: OrderReport) -> list[tuple[str, int, bool]]:
     return [(picture.item, picture.seed, picture.again) for picture in report.pictures]
 
 
+def graphs(target: Path) -> list[str]:
+    """Folders that hold a graph; each holds the record that it belongs to."""
+    found = sorted(path.parent for path in target.glob("*/graph.json"))
+    assert all((folder / "record.json").is_file() for folder in found)
+    return [folder.name for folder in found]
+
+
 WHOLE = [(item, seed) for item in ("prompt-1", "prompt-2") for seed in (1, 2, 3)]
 
 
@@ -196,6 +203,7 @@ def test_a_stopped_order_goes_on_without_repeating_a_picture(shop: Shop, stop: B
     with pytest.raises(type(stop)):
         shop.run()
     assert (shop.report().state, made(shop.report())) == ("stopped", [("prompt-1", 1, False)])
+    assert graphs(shop.target) == ["001-prompt-1"], "a run that was stopped has its graph, too"
     shop.engine.plans.clear()
     report = shop.run()
     assert made(report) == [("prompt-1", 1, True), *((item, seed, False) for item, seed in WHOLE[1:])]
@@ -347,6 +355,20 @@ def test_what_cannot_be_made_is_refused_before_the_first_picture(
 def test_styles_are_allowed_where_the_order_says_so(shop: Shop) -> None:
     file = shop.file(GRID.replace("at night", "an oil painting") + "style: true\n")
     assert "painting" in plans(shop, file)[1].prompt
+
+
+def test_a_value_outside_its_quality_level_is_refused_at_its_line(shop: Shop) -> None:
+    """That of an item, that of the order, and not what a preset of the order's own says."""
+    head = "name: spring\npersona: sitter\ntype: catalogue\nplan:\n  guidance: 3\n  steps: 20\n"
+    items = "items:\n  - prompt: one\n    plan: {steps: 40, lora_scale: 1.2}\n  - prompt: two\n"
+    with pytest.raises(InvalidInput) as refused:
+        plans(shop, shop.file(head + items))
+    assert refused.value.message == "order.yaml:9: items.0.plan.lora_scale: 0.6 to 0.9, not 1.2"
+    with pytest.raises(InvalidInput) as refused:
+        plans(shop, shop.file(head + items.replace(", lora_scale: 1.2", "")))
+    assert refused.value.message == "order.yaml:6: plan.steps: 30 to 50, not 20"
+    found = plans(shop, shop.file(head + "quality: experimental\n" + items))
+    assert [(plan.steps, plan.lora_scale) for plan in found] == [(40, 1.2), (20, 0.8)]
 
 
 def test_a_preset_of_a_file_is_meant_from_the_order_on(shop: Shop) -> None:
@@ -542,6 +564,7 @@ def test_smoke_makes_pictures_one_by_one_and_cleans_only_its_own(shop: Shop, tmp
     assert (report.state, report.persona, shop.engine.seeds()) == ("done", None, [(1,), (2,), (3,)])
     assert all(plan.persona is None and "<oblik_" not in plan.prompt for plan in shop.engine.plans)
     assert sum(shop.slept_s) == 4.0
+    assert graphs(out) == ["001-smoke", "002-smoke", "003-smoke"]
     mine = [
         out / "notes.txt",
         out / "holiday.png",

@@ -15,6 +15,7 @@ from tests.flows.conftest import SITTER, STRANGER, painted
 
 from oblik.datasets.manifest import Split
 from oblik.errors import ConsentError, JobCancelled, NotFound
+from oblik.flows.acceptance import accept
 from oblik.flows.gallery import batches
 from oblik.flows.generate import replay
 from oblik.flows.reliable import PHOTOS, Climbing, generate_in_mode, reference_photos, sweep
@@ -158,6 +159,23 @@ def test_the_best_attempt_need_not_be_the_last_and_what_to_do_is_said(make: Make
     assert gallery(folder) == ["v001"]
     measured = np.mean([picture.likeness for picture in record.pictures if picture.likeness is not None])
     assert measured == pytest.approx(record.steps[0].likeness_after)
+
+
+def test_the_advice_names_the_conditions_that_the_last_test_of_the_lora_found(
+    make: Make, ready: World
+) -> None:
+    tested = accept(
+        ready.persona, home=ready.home, pack=ready.pack, engine=ClimbableEngine({"bare": 0.3}),
+        stack=ready.stack, progress=SilentProgress(), now=ready.now,
+    )  # fmt: skip
+    record, _, said = make(ClimbableEngine({"bare": 0.48, "referred": 0.52, "larger": 0.4}))
+    assert tested.failing.startswith(
+        f"12 of 12 conditions fall short of the threshold {tested.threshold:.2f}"
+    )
+    worst = min(tested.conditions, key=lambda row: row.likeness[0] or 0.0)
+    assert f"({worst.name} 0 of 1, mean {worst.likeness[0] or 0:.2f}; " in tested.failing
+    assert f", and in the last test of the LoRA {tested.failing}: take photos of these" in record.advice[0]
+    assert f"advice: {record.advice[0]}" in said
 
 
 def test_what_a_climb_missed_is_one_short_line(make: Make, ready: World) -> None:

@@ -94,7 +94,10 @@ items:
     assert one.asked == run_by | {"compiled": False, "aspect": "3:4"}
     follows = {"kind": "pose", "image": "a.png", "weight": 0.8}
     assert two.asked == run_by | {"compiled": True, "width_px": 512, "controls": (follows,)}
-    assert (one.controls_at, two.controls_at) == (("plan", "controls"), ("items", 1, "plan", "controls"))
+    assert (one.at("controls"), two.at("controls")) == (
+        ("plan", "controls"),
+        ("items", 1, "plan", "controls"),
+    )
     typed = {parameter.name for parameter in command.params}
     elsewhere = {"prompt", "slug", "seeds", "count", "seed", "lora", "preset", "style"}
     as_control, only_typed = (

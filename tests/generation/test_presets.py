@@ -109,6 +109,86 @@ def test_a_preset_may_hold_a_short_side_and_a_shape() -> None:
     assert plan_from(find_preset("high"), pack(), ASKED | {"aspect": "3:4"}).width_px == 64
 
 
+RANGED = """about = "x"
+[plan]
+steps = 24
+[ranges]
+steps = [30, 50]
+lora_scale = [0.6, 0.9]
+[ranges.qwen_image]
+guidance = [2.5, 4]
+[ranges.stable_diffusion]
+guidance = [4, 8]
+steps = [6, 15]
+"""
+
+
+def preset_of(folder: Path, text: str) -> Preset:
+    (folder / "mine.toml").write_text(text, encoding="utf-8")
+    return read_preset(folder / "mine.toml")
+
+
+@pytest.mark.parametrize(
+    ("name", "inside", "outside", "said"),
+    [
+        ("steps", (30, 50, 24), (29, 51), "30 to 50"), ("guidance", (2.5, 4.0, 1.5), (2.4, 7.0), "2.5 to 4"),
+        ("lora_scale", (0.6, 0.9, 1.0), (0.5, 0.95, 0.0), "0.6 to 0.9"),
+    ],
+)  # fmt: skip
+def test_what_is_asked_stays_in_the_ranges_of_the_preset(
+    tmp_path: Path, name: str, inside: tuple[float, ...], outside: tuple[float, ...], said: str
+) -> None:
+    """The last of ``inside`` is what the preset or the pack says itself, in a range or not."""
+    preset, own = preset_of(tmp_path, RANGED), pack(lora_scale=1.0, guidance=1.5)
+    assert getattr(plan_from(preset, own, ASKED), name) == inside[-1]
+    for value in inside:
+        assert getattr(plan_from(preset, own, ASKED | {name: value}), name) == value
+    for value in outside:
+        with pytest.raises(InvalidInput, match=rf"^{name}: {said}, not {value:g}$") as refused:
+            plan_from(preset, own, ASKED | {name: value})
+        assert "--preset experimental" in refused.value.hint
+        assert f"oblik preset save mine --set {name}={value:g}" in refused.value.hint
+        assert getattr(plan_from(find_preset("experimental"), own, ASKED | {name: max(value, 1)}), name)
+
+
+def test_a_family_has_ranges_of_its_own_and_a_saved_preset_keeps_them(tmp_path: Path) -> None:
+    preset = preset_of(tmp_path, RANGED)
+    assert preset.ranges_for("stable_diffusion") == {
+        "lora_scale": (0.6, 0.9),
+        "guidance": (4, 8),
+        "steps": (6, 15),
+    }
+    assert preset.ranges_for("flux") == {"lora_scale": (0.6, 0.9), "steps": (30, 50)}
+    assert read_preset(save_preset("kept", tmp_path, preset)) == preset
+
+
+@pytest.mark.parametrize(
+    ("ranges", "said"),
+    [
+        ("batch = [1, 4]", "'batch' has no range"), ("steps = [50, 30]", "ends below where it begins"),
+        ("[ranges.qwen_image]\nsides = [1, 2]", "'sides' has no range"), ("steps = [30]", "is not a preset"),
+        ("steps = 30", "is not a preset"),
+    ],
+)  # fmt: skip
+def test_ranges_that_are_none_are_refused(tmp_path: Path, ranges: str, said: str) -> None:
+    with pytest.raises(InvalidInput, match=said):
+        preset_of(tmp_path, f'about = "x"\n[ranges]\n{ranges}\n')
+
+
+@pytest.mark.parametrize("family", ["qwen_image", "stable_diffusion"])
+def test_shipped_presets_lie_in_their_own_ranges(family: str) -> None:
+    of_pack = Pack(name="p", version="1", family=family, native_size_px=512, side_multiple_px=16)
+    for name in ("fast", "reliable", *LEVELS):
+        preset = find_preset(name)
+        ranges = preset.ranges_for(family)
+        assert set(ranges) == (
+            set() if name in ("preview", "experimental") else {"lora_scale", "guidance", "steps"}
+        ), name
+        plan = plan_from(preset, of_pack, ASKED)
+        for value, (low, high) in ranges.items():
+            assert low <= getattr(plan, value) <= high, (name, value)
+
+
 def test_a_key_that_no_plan_has_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text('about = "x"\n[plan]\ncfg = 7\n', encoding="utf-8")

@@ -73,7 +73,12 @@ def test_styles_are_allowed_when_asked_for() -> None:
         ("as digital art", "digital art"), ("a cubist face", "cubist"), ("on a fresco", "fresco"),
         ("an oil painting", "oil painting"), ("oil on canvas", "oil on canvas"), ("a painting", "a painting"),
         ("like a Renaissance painting", "like a renaissance painting"), ("two cartoons", "cartoons"),
-        ("a 3D render", "render"),
+        ("a 3D render", "render"), ("as an oil painting behind glass", "as an oil painting"),
+        ("an oil painting of a woman on the wall", "oil painting"), ("drawn as anime behind her", "anime"),
+        ("in a park, oil painting", "oil painting"), ("anime, a poster on the wall", "anime"),
+        ("in front of a cartoon landscape", "cartoon"), ("in front of a tree in watercolor", "watercolor"),
+        ("beside an oil painting in the style of Monet", "in the style of"),
+        ("anime style behind her", "anime"),
     ],
 )  # fmt: skip
 def test_a_style_is_refused_and_named(text: str, named: str) -> None:
@@ -91,7 +96,11 @@ def test_a_style_is_refused_and_named(text: str, named: str) -> None:
         "beside an oil lamp", "in front of an oil rig", "painting a wall", "a pencil behind the ear",
         "pencil skirt", "charcoal suit", "a charcoal grill in a garden", "drawing on a whiteboard",
         "in front of a painting in a museum", "3D glasses", "digital watch", "in a stylish coat",
-        "pastel clothes", "ink on the fingers", "in an art gallery",
+        "pastel clothes", "ink on the fingers", "in an art gallery", "an oil painting behind her",
+        "smiling, with a large oil painting on the wall, daylight", "a poster on the wall",
+        "an anime poster behind <oblik_sitter>", "in front of a mural", "standing in front of a huge fresco",
+        "looking at an oil painting of a horse", "reading a manga", "in front of an oil painting in a museum",
+        "holding a comic book", "in a room with a watercolor hanging above the sofa",
     ],
 )  # fmt: skip
 def test_what_a_camera_can_see_is_no_style(text: str) -> None:

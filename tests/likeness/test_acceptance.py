@@ -111,7 +111,8 @@ def test_conditions_that_fail_are_named_with_their_number(
 ) -> None:
     found = weighed(draw, impostors, references, alike=8, each=8)
     advice = {each.topic: each for each in found.advice}
-    assert "profile 0.00" in advice["photograph"].text
+    assert "1 of 2 conditions fall short" in advice["photograph"].text
+    assert "(profile 0 of 8, mean 0.00)" in advice["photograph"].text
     assert "portrait" not in advice["photograph"].text
     assert advice["photograph"].number == 1
     assert advice["images"].number == 16

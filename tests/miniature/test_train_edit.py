@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from oblik.miniature.train_edit import (
     EditMaterial,
     EditRecipe,
     edit_material,
+    read_edit,
     references_of,
     train_edit,
     write_edit,
@@ -54,8 +56,9 @@ def pictures() -> EditMaterial:
 
 
 def trained(
-    folder: Path, pictures: EditMaterial, progress: Progress | None = None
-) -> dict[str, torch.Tensor]:
+    folder: Path, pictures: EditMaterial, progress: Progress | None = None, recipe: EditRecipe = RECIPE,
+    begun: dict[str, torch.Tensor] | None = None,
+) -> dict[str, torch.Tensor]:  # fmt: skip
     tokenizer = train_tokenizer(["photo of a woman with long red hair, smiling, in a park, daylight"] * 4)
     prompts = write_prompts([WORDS] * COUNT, np.zeros((COUNT, 5, 2), np.float32), tokenizer, 1)
     faces = np.eye(COUNT, 128, dtype=np.float32)
@@ -66,7 +69,8 @@ def trained(
     layers = [block.img_mod[1] for block in painter.transformer.transformer_blocks]
     for layer in (*layers, painter.transformer.proj_out):  # a fresh transformer answers nothing
         torch.nn.init.normal_(layer.weight, std=0.1, generator=noise)
-    return train_edit(material, WHO, pictures, painter, folder, RECIPE, progress or SilentProgress())
+    progress = progress or SilentProgress()
+    return train_edit(material, WHO, pictures, painter, folder, recipe, progress, begun)
 
 
 class Stopping(SilentProgress):
@@ -122,6 +126,16 @@ def test_what_is_written_loads_in_diffusers_and_changes_what_is_drawn(
     pipeline.load_lora_weights(tmp_path / "edit", weight_name=file.name, adapter_name="edit")
     loaded = [name for name, module in pipeline.transformer.named_modules() if name.endswith("lora_B.edit")]
     assert len(loaded) == len(RECIPE.targets) * 6
+
+
+def test_a_pack_whose_lora_is_there_goes_on_from_it(tmp_path: Path, pictures: EditMaterial) -> None:
+    assert read_edit(tmp_path) is None
+    write_edit(tmp_path, trained(tmp_path / "work", pictures))
+    begun = read_edit(tmp_path)
+    kept = trained(tmp_path / "none", pictures, recipe=replace(RECIPE, steps=0), begun=begun)
+    assert begun
+    assert kept.keys() == begun.keys()
+    assert all(torch.equal(kept[name], value) for name, value in begun.items())
 
 
 def test_references_are_other_photos_of_the_same_person(pictures: EditMaterial) -> None:

@@ -33,12 +33,12 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
               help="How closely that pose is followed.")  # fmt: skip
 @click.option("--count", type=click.IntRange(1, 64), default=1, show_default=True, help="How many pictures.")
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="The first seed.")
-@click.option("--steps", type=int, help="Sampling steps, 1 to 150.")
-@click.option("--guidance", type=float, help="Guidance scale, 1 to 20.")
+@click.option("--steps", type=int, help="Sampling steps, 30 to 50.")
+@click.option("--guidance", type=float, help="Guidance scale, in the preset's range.")
 @click.option("--lora", metavar="VERSION", help="LoRA version.  [the one in use]")
-@click.option("--lora-scale", type=float, help="Strength of the LoRA, 0 to 1.5.")
+@click.option("--lora-scale", type=float, help="Strength of the LoRA, 0.6 to 0.9.")
 @click.option("--negative", "negative_prompt", help="What should not be seen.")
-@click.option("--preset", help="A preset's name or TOML file.  [fast]")
+@click.option("--preset", help="A preset's name or TOML file, whose ranges count.  [fast]")
 @click.pass_obj
 def command(
     settings: Settings,

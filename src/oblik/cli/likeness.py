@@ -55,9 +55,10 @@ def measure(
         settings, folder, slug, without_token=without_token, progress=RichProgress()
     )
     report = found.report
+    copies = report.copying.suspects if report.copying else []
     for score in report.scores:
-        text = "no face" if score.centroid is None else f"{score.centroid:.2f}"
-        click.echo(f"  {text:>7}  {score.name}")
+        line = score_line(score.name, score.centroid, report.calibration.threshold, score.name in copies)
+        click.echo(line)
     click.secho(report.sentence, bold=True)
     click.echo(report.acceptance)
     _advise(report.advice)
@@ -131,6 +132,15 @@ def impostors(settings: Settings, folder: Path | None, count: int | None) -> Non
     if found.separation and found.closest:
         click.echo(found.separation.sentence + f" ({' and '.join(found.closest)})")
     click.echo(str(found.path))
+
+
+def score_line(name: str, likeness: float | None, threshold: float, copy: bool) -> str:
+    """A picture's likeness (None: no face), its name, whether the threshold is reached, and whether it
+    is a ``copy``."""
+    score = "no face" if likeness is None else f"{likeness:.3f}"
+    reached = likeness is not None and likeness >= threshold
+    said = "reached" if reached else f"below {threshold:.3f}"
+    return f"  {score:>7}  {name}  {said}{', too close to one training photo' if copy else ''}"
 
 
 def _advise(advice: Sequence[Advice]) -> None:

@@ -66,7 +66,7 @@ def control(out: Path, seed: int, yaw_deg: float, pitch_deg: float) -> None:
 @click.option(
     "--control", is_flag=True, help="With --improve: train its ControlNet for pose and depth, only that."
 )
-@click.option("--edit", is_flag=True, help="With --improve: only a LoRA learns, to edit with references.")
+@click.option("--edit", is_flag=True, help="With --improve: only the LoRA that edits with references learns.")
 @click.option(
     "--steps", type=click.IntRange(min=1), help="Steps of the transformer, its LoRA or its ControlNet."
 )

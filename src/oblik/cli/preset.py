@@ -24,7 +24,7 @@ def command() -> None:
 @click.pass_obj
 def list_(settings: Settings) -> None:
     """List every preset with the values it has on the active pack."""
-    for (name, preset, _, shipped), plan in studio.list_presets(settings):
+    for (name, preset, _, shipped), plan, _ in studio.list_presets(settings):
         own = "" if shipped else "  (your own)"
         click.echo(f"{name:<14} {preset.about}{own}")
         click.echo(
@@ -38,12 +38,13 @@ def list_(settings: Settings) -> None:
 @click.pass_obj
 def show(settings: Settings, name: str) -> None:
     """Show the file of the preset NAME, and the plan it makes on the active pack."""
-    (_, _, path, _), plan = studio.show_preset(settings, name)
+    (_, _, path, _), plan, ranges = studio.show_preset(settings, name)
     click.echo(f"# {path}\n{path.read_text(encoding='utf-8')}")
     click.echo(f"# on the pack {plan.pack}")
     hidden = {"pack", "persona", "prompt", "lora", "references", "controls", "edit"}
     for key, value in plan.model_dump(mode="json", exclude=hidden).items():
-        click.echo(f"#   {key} = {json.dumps(value)}")
+        told = "  ({:g} to {:g} may be asked for)".format(*ranges[key]) if key in ranges else ""
+        click.echo(f"#   {key} = {json.dumps(value)}{told}")
 
 
 @command.command()

@@ -23,9 +23,8 @@ _MEDIA = "oils?|acrylics?|pencil|charcoal|chalk|crayons?|pastels?|ink|tempera|di
 _WORKS = "paintings?|drawings?|portraits?|art|artwork|study|style|animation|model"
 STYLE = re.compile(
     rf"""\b(?:
-    (?:{"|".join(sorted(STYLE_WORDS))})s?
-    | in\ (?:the|an?)\ (?:\w+\ ){{0,2}}style\ of | art\ style
-    | (?:{_MEDIA})\ (?:{_WORKS}) | oils?\ on\ canvas
+    (?P<thing> (?:{"|".join(sorted(STYLE_WORDS))})s? | (?:{_MEDIA})\ (?:{_WORKS}) )
+    | in\ (?:the|an?)\ (?:\w+\ ){{0,2}}style\ of | art\ style | oils?\ on\ canvas
     | (?:drawn|sketched|painted|done|drawing|painting|portrait)\ (?:in|with)\ (?:{_MEDIA})
     | (?:painting|drawing)\ (?:of|style) | (?:like|as)\ an?\ (?:\w+\ )?(?:painting|drawing)
     | (?:pixel|pop|concept|line|vector|fan|clip|fantasy)\ art
@@ -34,8 +33,21 @@ STYLE = re.compile(
     re.VERBOSE,
 )
 """Art styles by name. What a photo can show as well (an oil lamp, a pencil, painting a wall) counts only
-where the words around it make a style of it, or where it stands alone between commas (`_ALONE`)."""
+where the words around it make a style of it, or where it stands alone between commas (`_ALONE`). A ``thing``
+can be an object in the scene instead (`style_in`)."""
 _ALONE = re.compile(rf"(?:an?\ |the\ )?(?:{_MEDIA}|paintings?|drawings?)")
+_SIZES = r"(?:(?:large|big|small|huge|old|framed|colou?rful) )*"
+_NOUNS = r"(?: (?:painting|drawing|print|poster|mural|picture|book|figure)s?)?"
+_PLACED = re.compile(
+    rf"{_NOUNS}(?: hanging| hung)? "
+    r"(?:behind (?:her|him|them|oblik_\w+)|on (?:the|a) wall|in the background|above (?:the|a) \w+)\b"
+)
+_LED = re.compile(rf"(?:^|.* )(?:with|and) (?:an? |the )?{_SIZES}$|^(?:an?|the) {_SIZES}$")
+_FACED = re.compile(
+    r"(?:^|.* )(?:in front of|next to|beside|behind|near|above|below|under|opposite|holding|reading|"
+    rf"looking at) (?:an?|the) {_SIZES}$"
+)
+_ENDED = re.compile(rf"{_NOUNS}(?:$| (?:in|on|at|of|with|and|behind)\b)")
 IDENTITY_WORDS = frozenset(
     "mole moles freckle freckles freckled scar scars birthmark dimple dimples wrinkle wrinkles cheekbone "
     "cheekbones jawline nostrils eyelashes eyebrow eyebrows attractive beautiful handsome pretty ugly "
@@ -89,13 +101,27 @@ def refuse_style_words(text: str) -> None:
 
 
 def style_in(text: str) -> str:
-    """The words of ``text`` that name an art style, the first such; empty where none does."""
+    """The words of ``text`` that name an art style, the first such; empty where none does.
+
+    A work of art that is an object in the scene is no style: where it is said to be at a place ("with an oil
+    painting behind her", "on the wall", `_PLACED`) or a place is said to be at it ("in front of a fresco",
+    `_FACED`). How a picture is made counts wherever it stands: "as an oil painting", "oil painting of her on
+    a beach". What is neither, counts.
+    """
     for phrase in re.split(r"[,;.:!?\n]+", text.lower()):
         plain = " ".join(re.sub(r"[^\w']", " ", phrase).split())
-        found = STYLE.search(plain) or _ALONE.fullmatch(plain)
-        if found:
-            return found.group()
+        if _ALONE.fullmatch(plain):
+            return plain
+        for found in STYLE.finditer(plain):
+            if not (found.group("thing") and _in_the_scene(plain[: found.start()], plain[found.end() :])):
+                return found.group()
     return ""
+
+
+def _in_the_scene(before: str, after: str) -> bool:
+    """Whether what stands between ``before`` and ``after`` is an object that the camera sees."""
+    placed = _LED.match(before) and _PLACED.match(after)
+    return bool(placed or (_FACED.match(before) and _ENDED.match(after)))
 
 
 def check_caption(text: str, token: str, others: Iterable[str] = ()) -> str:

@@ -30,7 +30,16 @@ from oblik.generation.presets import find_preset
 from oblik.generation.record import read_record
 from oblik.images import grid, open_upright
 from oblik.labels import PLAIN, Label, Labeller, Source
-from oblik.likeness.acceptance import FAST, RELIABLE, Acceptance, by_condition, weigh
+from oblik.likeness.acceptance import (
+    FAST,
+    RELIABLE,
+    SUMMARY,
+    Acceptance,
+    by_condition,
+    of_mode,
+    read_acceptance,
+    weigh,
+)
 from oblik.likeness.calibration import ENOUGH_SCORES
 from oblik.likeness.charts import draw_roc
 from oblik.likeness.pairs import impostor_scores
@@ -58,7 +67,7 @@ CONDITIONS = {
 """What each test prompt is hard by; the words are those of captions."""
 BARE = 4
 """Of the first conditions, where faces are plain to see, strangers are made too: bleed."""
-SUMMARY, CHART, FOLDER, PAIRS = "acceptance.json", "acceptance.png", "acceptance", "pairs.png"
+CHART, FOLDER, PAIRS = "acceptance.png", "acceptance", "pairs.png"
 SHOWN, STRANGERS = "with", "without"
 CELL_PX = 192
 
@@ -94,8 +103,8 @@ def accept(
         raise NotFound(f"persona {persona.slug!r} has no LoRA {folder.name}", hint="oblik train")
     artifact = read_artifact(folder)
     ruler = open_ruler(persona, home=home, pack=pack, stack=stack, dataset=artifact.dataset)
-    shutil.rmtree(folder / _of(FOLDER, mode), ignore_errors=True)
-    place = private_dir(folder / _of(FOLDER, mode))
+    shutil.rmtree(folder / of_mode(FOLDER, mode), ignore_errors=True)
+    place = private_dir(folder / of_mode(FOLDER, mode))
     orders, quiet = list(_orders(folder.name, images, place)), Unseen(progress)
     presets = home.root / "presets"
     heights = find_preset(RELIABLE, presets).ladder.get(pack.manifest.family, Heights())
@@ -120,28 +129,13 @@ def accept(
     found = weigh(report, conditions, impostors.centroid_S, artifact, scale, now, mode)
     datasets = home.persona(persona.slug).datasets
     pairs = _pairs(place / SHOWN, ruler, datasets / artifact.dataset)
-    label = Label(source=Source.edited, record=f"../{_of(SUMMARY, mode)}")
+    label = Label(source=Source.edited, record=f"../{of_mode(SUMMARY, mode)}")
     labels.save(pairs, place / PAIRS, label)
     own, generated = curves(report, ruler.references, impostors.centroid_S)
-    atomic_write(folder / _of(CHART, mode), draw_roc(report, own, generated, found.line))
+    atomic_write(folder / of_mode(CHART, mode), draw_roc(report, own, generated, found.line))
     found.seconds = round(time.monotonic() - began_s, 1)
-    atomic_write(folder / _of(SUMMARY, mode), found.model_dump_json(indent=1) + "\n")
+    atomic_write(folder / of_mode(SUMMARY, mode), found.model_dump_json(indent=1) + "\n")
     return found
-
-
-def read_acceptance(folder: Path, mode: str = FAST) -> Acceptance:
-    """Read an artifact's ``acceptance.json``. Raises NotFound with the command that makes one."""
-    path = folder / _of(SUMMARY, mode)
-    if not path.is_file():
-        hint = "oblik likeness accept" if mode == FAST else f"oblik likeness accept --mode {mode}"
-        raise NotFound(f"LoRA {folder.name} was not tested yet", hint=hint)
-    return Acceptance.model_validate_json(path.read_text(encoding="utf-8"))
-
-
-def _of(name: str, mode: str) -> str:
-    """``acceptance.json`` -> ``acceptance-reliable.json``: the fast test has the plain name."""
-    stem, dot, end = name.partition(".")
-    return name if mode == FAST else f"{stem}-{mode}{dot}{end}"
 
 
 def usual_mode(loras: Path, version: str | None = None) -> tuple[str, str]:

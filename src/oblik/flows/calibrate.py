@@ -7,6 +7,7 @@ is a result. Knows nothing of how the pictures were made.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,10 +19,13 @@ from oblik.errors import InvalidInput, NotFound
 from oblik.faces.stack import FaceStack
 from oblik.flows.impostors import open_impostors
 from oblik.generation.engine import GRID
+from oblik.generation.plan import Plan
 from oblik.generation.record import FILE_NAME, Guards, Record, read_record, write_record
 from oblik.images import open_upright
+from oblik.likeness.acceptance import last_test
+from oblik.likeness.advice import remedies
 from oblik.likeness.calibration import Calibration, calibrate
-from oblik.likeness.findings import LikenessReport
+from oblik.likeness.findings import Advice, LikenessReport
 from oblik.likeness.gate import judge
 from oblik.likeness.guards import Bleed, bleed_words, copy_words, measure_copying
 from oblik.likeness.pairs import Impostors, References, Score, score_images
@@ -123,6 +127,22 @@ def measure(
     write_report(report, ruler.impostors, ruler.references, folder)
     note_scores(folder, dict(zip(pictures, scores, strict=True)), ruler, report.bleed)
     return report
+
+
+def left_to_do(
+    persona: Persona, plan: Plan, scores: Sequence[Score], ruler: Ruler, home: Home
+) -> list[Advice]:
+    """What is left to do about a plan's pictures that fall short, with the conditions that its LoRA fails."""
+    report = judge(
+        scores, ruler.calibration, ruler.references, persona=persona.slug, rng=np.random.default_rng(0),
+        lora_scale=plan.lora_scale,
+    )  # fmt: skip
+    folder = home.persona(persona.slug).loras / (plan.lora or "")
+    if not plan.lora or not (folder / MANIFEST).is_file():
+        return remedies(report, None, plan.lora_scale)
+    tested = last_test(folder)
+    failing = tested.failing if tested else ""
+    return remedies(report, read_artifact(folder), plan.lora_scale, failing)
 
 
 def dataset_of(persona: Persona, folder: Path, home: Home) -> str | None:

@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from oblik.errors import BackendUnavailable, JobCancelled, OblikError, RequestError
-from oblik.flows.acceptance import read_acceptance
 from oblik.flows.day_report import Ascent, DayReport, PersonaDay, RungDay, TrendPoint, Trouble, What, mean_of
 from oblik.flows.logs import Journal
 from oblik.generation.order_report import FILE_NAME as ORDER_REPORT
 from oblik.generation.order_report import read_order_report
 from oblik.generation.record import FILE_NAME, USUAL, Kind, Record, read_record
-from oblik.likeness.acceptance import FAST, RELIABLE
+from oblik.likeness.acceptance import FAST, RELIABLE, read_acceptance
 from oblik.paths import Home
 from oblik.personas.store import PersonaStore
 from oblik.training.artifact import latest_artifact

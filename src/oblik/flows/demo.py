@@ -67,7 +67,8 @@ KINDS = {
 
 @dataclass(frozen=True)
 class DemoOrder:
-    """What to run. ``train`` and ``plan`` override the pack's settings; None there is ignored."""
+    """What to run. ``train`` and ``plan`` override the pack's settings and the preset; None there is
+    ignored."""
 
     out: Path
     seed: int = SEED
@@ -183,11 +184,12 @@ class _Demo:
         )
 
     def generate(self, kind: str) -> None:
-        preset, words = find_preset("fast"), PORTRAITS[: self.order.portraits]
+        fast, words = find_preset("fast"), PORTRAITS[: self.order.portraits]
+        preset = fast.model_copy(update={"plan": {**fast.plan, **self.order.plan}})
         orders = [
             Order(
                 text=text,
-                asked={**self.order.plan, "seeds": (place,), "lora": self.learned["version"]},
+                asked={"seeds": (place,), "lora": self.learned["version"]},
                 lora=kind != "without_lora",
                 token=kind != "without_token",
             )

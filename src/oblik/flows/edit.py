@@ -32,6 +32,7 @@ from oblik.generation.plan import Control, Edit, Plan, Reference
 from oblik.generation.presets import Preset
 from oblik.generation.record import FILE_NAME, Record, read_record
 from oblik.images import open_upright, save_clean_png
+from oblik.likeness.advice import HIGHEST_SCALE, SCALE_STEP
 from oblik.likeness.gate import MISS
 from oblik.packs.manifest import OpenPack
 from oblik.paths import Home, next_version, private_dir
@@ -242,7 +243,8 @@ def next_step(wish: Wish, plan: Plan) -> str:
         tries.append(f"a lower --control-scale ({wish.pose:g} now) or --no-keep-pose frees its pose")
     if len(plan.seeds) == 1:
         tries.append("--count 4 gives more to choose from")
-    if plan.lora and plan.lora_scale < 1:
-        tries.append(f"--lora-scale {min(1.0, plan.lora_scale + 0.1):.2g} ({plan.lora_scale:g} now)")
+    if plan.lora and plan.lora_scale < HIGHEST_SCALE:
+        higher = min(HIGHEST_SCALE, plan.lora_scale + SCALE_STEP)
+        tries.append(f"--lora-scale {higher:.2g} ({plan.lora_scale:g} now)")
     tries.append("more photos: oblik dataset build PHOTOS && oblik train")
     return "; ".join(tries)

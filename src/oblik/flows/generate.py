@@ -21,7 +21,7 @@ from oblik.generation.graph import write_graph
 from oblik.generation.plan import Plan
 from oblik.generation.presets import Preset, plan_from
 from oblik.generation.prompt import compose, refuse_other_personas
-from oblik.generation.record import Picture, Record, read_record
+from oblik.generation.record import FILE_NAME, Picture, Record, read_record
 from oblik.generation.scenes import FOLDER, read_scenes, set_scenes
 from oblik.images import open_upright
 from oblik.labels import fingerprint
@@ -95,15 +95,28 @@ def generate(
         check(artifact / TOKENIZER, persona.trigger)
     gallery = home.persona(persona.slug).gallery
     folder = folder or gallery / next_version(gallery)
-    record = engine.run(plan, pack=pack, artifact=artifact, out_dir=folder, now=now, progress=progress)
-    write_graph(record.plan, pack, folder)
-    return record, folder
+    return run_plan(plan, folder, artifact, pack=pack, engine=engine, progress=progress, now=now), folder
+
+
+def run_plan(
+    plan: Plan, folder: Path, artifact: Path | None, *, pack: OpenPack, engine: Engine, progress: Progress,
+    now: datetime,
+) -> Record:  # fmt: skip
+    """Run a plan into ``folder``; beside the record lies ``graph.json``, also where the run was stopped."""
+    try:
+        return engine.run(plan, pack=pack, artifact=artifact, out_dir=folder, now=now, progress=progress)
+    finally:
+        if (folder / FILE_NAME).is_file():
+            write_graph(read_record(folder).plan, pack, folder)
 
 
 def plan_order(
     order: Order, persona: Persona, preset: Preset, pack: OpenPack, home: Home, others: Sequence[str] = ()
 ) -> Plan:
-    """The plan of an order. ``others`` are the triggers of the other personas."""
+    """The plan of an order. ``others`` are the triggers of the other personas.
+
+    Raises InvalidInput for a value outside its range, as `plan_from` says it.
+    """
     text = set_scenes(order.text, read_scenes(home.root / FOLDER))
     prompt = compose(
         text,
@@ -117,9 +130,8 @@ def plan_order(
     asked["prompt"] = prompt if order.token else without_token(prompt, persona.trigger)
     if order.lora or order.token:
         asked["lora"] = asked.get("lora") or latest_artifact(home.persona(persona.slug).loras)
-    if not order.lora:
-        asked["lora_scale"] = 0.0
-    return plan_from(preset, pack.manifest, asked)
+    plan = plan_from(preset, pack.manifest, asked)
+    return plan if order.lora else plan.model_copy(update={"lora_scale": 0.0})
 
 
 def open_artifact(plan: Plan, home: Home, pack: OpenPack) -> Path | None:
@@ -162,7 +174,7 @@ def replay(
             persona, "edit" if record.plan.edit else "replay", home=home, now=now, progress=progress
         )
     artifact = open_artifact(record.plan, home, pack)
-    again = engine.run(record.plan, pack=pack, artifact=artifact, out_dir=out_dir, now=now, progress=progress)
+    again = run_plan(record.plan, out_dir, artifact, pack=pack, engine=engine, progress=progress, now=now)
     made = {picture.seed: _pixels(picture, out_dir) for picture in again.pictures}
     folder = place if place.is_dir() else place.parent
     same = tuple(made.get(picture.seed) == _pixels(picture, folder) for picture in record.pictures)

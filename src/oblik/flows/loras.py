@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from oblik.errors import NotFound
-from oblik.flows.acceptance import FOLDER, SHOWN, read_acceptance
+from oblik.flows.acceptance import FOLDER, SHOWN
 from oblik.generation.plan import Plan
 from oblik.generation.record import FILE_NAME, read_record
-from oblik.likeness.acceptance import FAST, RELIABLE, Acceptance
+from oblik.likeness.acceptance import FAST, RELIABLE, Acceptance, read_acceptance
 from oblik.likeness.findings import LikenessReport
 from oblik.likeness.report import read_report
 from oblik.paths import PersonaHome, versions

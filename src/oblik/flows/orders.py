@@ -93,7 +93,8 @@ def planned(file: OrderFile, persona: Persona, bench: Bench, now: datetime) -> l
                 open_ruler(persona, home=bench.home, pack=bench.pack, stack=bench.stack(), dataset=dataset)
                 measured.add(plan.lora)
         except RequestError as refused:
-            raise file.located(job.place, refused) from None
+            value = refused.message.partition(":")[0]  # as `plan_from` names it
+            raise file.located(job.at(value) if value in job.asked else job.place, refused) from None
         key = (plan.controls, plan.width_px, plan.height_px)
         try:
             if key not in followed:
@@ -101,7 +102,7 @@ def planned(file: OrderFile, persona: Persona, bench: Bench, now: datetime) -> l
                     persona, plan, home=bench.home, pack=bench.pack, stack=bench.stack, now=now
                 ).controls
         except (RequestError, BackendUnavailable) as refused:
-            raise file.located(job.controls_at, refused) from None
+            raise file.located(job.at("controls"), refused) from None
         plan = plan.model_copy(update={"controls": followed[key]})
         found.append(Batches(job.name, plan, preset.pace))
     return found

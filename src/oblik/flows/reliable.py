@@ -21,7 +21,7 @@ import numpy as np
 from oblik.datasets.manifest import Split, read_dataset
 from oblik.errors import InvalidInput, NotFound
 from oblik.faces.stack import FaceStack
-from oblik.flows.calibrate import Ruler, note_scores, open_ruler
+from oblik.flows.calibrate import Ruler, left_to_do, note_scores, open_ruler
 from oblik.flows.climb_lines import first_line, kept_line, lack_line, rung_line
 from oblik.flows.generate import generate
 from oblik.generation.engine import FIRST, Engine
@@ -39,9 +39,7 @@ from oblik.generation.ladder import (
 )
 from oblik.generation.plan import Plan
 from oblik.generation.record import FILE_NAME, FLAG, USUAL, Guards, Record, Step, read_record, write_record
-from oblik.likeness.advice import remedies
-from oblik.likeness.findings import Advice
-from oblik.likeness.gate import MISS, judge
+from oblik.likeness.gate import MISS
 from oblik.likeness.pairs import Score
 from oblik.packs.manifest import OpenPack
 from oblik.paths import Home, latest_version, next_version, private_dir
@@ -283,22 +281,13 @@ class _Run:
                 "after the last rung"
             )
             record.steps.append(Step(name=FLAG, kind="flag", reason=reason))
-            record.advice = [each.text for each in self._remedies(best, ruler)]
+            record.advice = [
+                each.text for each in left_to_do(self.persona, best.plan, best.scores, ruler, self.home)
+            ]
             self.say(f"{reason}: {FLAG}")
             for line in record.advice:
                 self.say(f"advice: {line}")
         write_record(record, best.folder)
-
-    def _remedies(self, best: Attempted, ruler: Ruler) -> list[Advice]:
-        """What is left to do, with the number behind each."""
-        scale, lora = best.plan.lora_scale, best.plan.lora
-        report = judge(
-            best.scores, ruler.calibration, ruler.references, persona=self.persona.slug,
-            rng=np.random.default_rng(0), lora_scale=scale,
-        )  # fmt: skip
-        folder = self.home.persona(self.persona.slug).loras / (lora or "")
-        artifact = read_artifact(folder) if lora and (folder / MANIFEST).is_file() else None
-        return remedies(report, artifact, scale)
 
     def _by_itself(self) -> list[Step]:
         """That the mode is the LoRA's usual one, and nobody's wish."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from oblik.errors import Conflict
 from oblik.flows.batches import LOCK, PART, Batches, Run
 from oblik.flows.generate import Order as Wish
-from oblik.flows.generate import generate, plan_order
+from oblik.flows.generate import generate, plan_order, run_plan
 from oblik.flows.orders import Bench
 from oblik.generation.engine import GRID, Engine
 from oblik.generation.order_report import FILE_NAME as REPORT
@@ -65,7 +65,7 @@ def smoke(
     def make(plan: Plan, folder: Path, engine: Engine) -> None:
         watched = bench.guard.watch(Unseen(progress))
         if persona is None:
-            engine.run(plan, pack=bench.pack, artifact=None, out_dir=folder, now=now, progress=watched)
+            run_plan(plan, folder, None, pack=bench.pack, engine=engine, progress=watched, now=now)
             return
         generate(
             persona, plan, home=bench.home, pack=bench.pack, engine=engine, progress=watched, now=now,

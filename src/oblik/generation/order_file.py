@@ -69,8 +69,9 @@ class OrderFile:
         return f"{self.path.name}:{line_of(self.root, place)}: {words}"
 
     def located(self, place: Place, error: OblikError) -> OblikError:
-        """The same error with the line in front of it."""
-        return type(error)(f"{self.at(place)}: {error.message}", hint=error.hint)
+        """The same error with the line in front of it; a value is named once."""
+        message = error.message.removeprefix(f"{place[-1]}: ") if place else error.message
+        return type(error)(f"{self.at(place)}: {message}", hint=error.hint)
 
 
 def read_order(path: Path) -> OrderFile:

@@ -172,7 +172,7 @@ ORDER: TypeAdapter[Order] = TypeAdapter(Annotated[Order, Field(discriminator="ty
 @dataclass(frozen=True)
 class Job:
     """Pictures of one prompt. ``place`` is where the prompt stands in the file; ``asked`` are values of a
-    plan; ``seeds`` None leaves them to the preset; ``controls_at`` is where a control image was asked for."""
+    plan; ``seeds`` None leaves them to the preset; ``at`` is where a value of the plan was asked for."""
 
     name: str
     text: str
@@ -181,7 +181,12 @@ class Job:
     seeds: tuple[int, ...] | None
     asked: dict[str, Any]
     place: tuple[str | int, ...]
-    controls_at: tuple[str | int, ...] = ("plan", "controls")
+    item: tuple[str | int, ...] = ()
+    own: frozenset[str] = frozenset()
+
+    def at(self, value: str) -> tuple[str | int, ...]:
+        """Where ``value`` stands: in the plan of the ``item`` that has it as its ``own``, or the order's."""
+        return (*self.item, "plan", value) if value in self.own else ("plan", value)
 
 
 def jobs_of(order: Order) -> list[Job]:
@@ -210,7 +215,8 @@ def _jobs(order: Order) -> Iterator[Job]:
                 item.asked_seeds() or order.asked_seeds(),
                 laid_over(wishes, own),
                 ("items", place, "prompt"),
-                ("items", place, "plan", "controls") if "controls" in own else ("plan", "controls"),
+                ("items", place),
+                frozenset(own),
             )
 
 

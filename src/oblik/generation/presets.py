@@ -7,6 +7,7 @@ From weak to strong: the plan's own defaults; the preset's table for the pack's 
 defaults; the preset's quality level for the family; the preset's plain values; what was asked. A pack
 knows what it was trained for, so it overrules what merely suits its family; a value that somebody
 wrote into a preset overrules both, and so does a quality level, which is asked for by name.
+A preset may say how far what is asked may go (``[ranges]``): what it and the pack say themselves always may.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 import oblik
 from oblik.errors import Conflict, InvalidInput, NotFound
@@ -39,6 +40,9 @@ OF_ONE_PICTURE = ("pack", "persona", "prompt", "lora", "references", "edit")
 
 
 KNOWN = {*Plan.model_fields, SHORT_SIDE, ASPECT}
+RANGED = ("lora_scale", "guidance", "steps")
+"""What a preset may give a range, within that of a plan."""
+Range = tuple[int | float, int | float]
 
 
 class Pace(BaseModel):
@@ -78,8 +82,9 @@ class Level(BaseModel):
 
 class Preset(BaseModel):
     """One TOML file: ``about``, ``[pace]``, and partial plans: ``[plan]``, ``[families.<family>]``;
-    ``[levels.<family>]`` makes it a quality level. In ``reliable``, ``[ladder.<family>]`` is what the rungs
-    raise a plan to. Files of ``controls`` are meant from the preset's file on."""
+    ``[levels.<family>]`` makes it a quality level; ``[ranges]`` and ``[ranges.<family>]`` bound what is asked
+    for. In ``reliable``, ``[ladder.<family>]`` is what the rungs raise a plan to. Files of ``controls`` are
+    meant from the preset's file on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -88,7 +93,27 @@ class Preset(BaseModel):
     plan: dict[str, Any] = Field(default_factory=dict)
     families: dict[str, dict[str, Any]] = Field(default_factory=dict)
     levels: dict[str, Level] = Field(default_factory=dict)
+    ranges: dict[str, Range | dict[str, Range]] = Field(default_factory=dict)
     ladder: dict[str, Heights] = Field(default_factory=dict)
+
+    @field_validator("ranges")
+    @classmethod
+    def _are_ranges(cls, ranges: dict[str, Range | dict[str, Range]]) -> dict[str, Range | dict[str, Range]]:
+        pairs: list[tuple[str, Range]] = []
+        for key, found in ranges.items():
+            pairs += found.items() if isinstance(found, dict) else [(key, found)]
+        for name, (low, high) in pairs:
+            if name not in RANGED:
+                raise ValueError(f"{name!r} has no range: {', '.join(RANGED)} may have one")
+            if low > high:
+                raise ValueError(f"the range of {name} ends below where it begins")
+        return ranges
+
+    def ranges_for(self, family: str) -> dict[str, Range]:
+        """How far values may be asked for, those of the family before those of all."""
+        own = self.ranges.get(family, {})
+        common = {name: bounds for name, bounds in self.ranges.items() if not isinstance(bounds, dict)}
+        return common | own if isinstance(own, dict) else common
 
 
 class Known(NamedTuple):
@@ -158,10 +183,11 @@ def plan_from(preset: Preset, pack: Pack, asked: Mapping[str, Any]) -> Plan:
 
     Sides are rounded to the pack's multiple; ``short_side_px`` and ``aspect`` stand for both of them.
 
-    Raises InvalidInput, which names the value and its range.
+    Raises InvalidInput, which names the value and its range: the plan's, or the preset's.
     """
     wishes = {key: value for key, value in asked.items() if value is not None}
-    merged = with_size(layered(preset, pack), wishes, max(16, pack.side_multiple_px))
+    said = layered(preset, pack)
+    merged = with_size(said, wishes, max(16, pack.side_multiple_px))
     try:
         plan = Plan.model_validate({"pack": pack.name} | merged)
     except ValidationError as refused:
@@ -171,6 +197,9 @@ def plan_from(preset: Preset, pack: Pack, asked: Mapping[str, Any]) -> Plan:
         raise InvalidInput(
             f"{where}: {wrong or first['msg'].lower()}, not {first['input']!r}", hint="oblik generate --help"
         ) from None
+    for name, bounds in preset.ranges_for(pack.family).items():
+        if name in wishes and getattr(plan, name) != said.get(name):
+            _refuse_beyond(name, getattr(plan, name), bounds)
     return plan.model_copy(update={"batch": min(plan.batch, preset.pace.largest_batch)})
 
 
@@ -211,6 +240,17 @@ def save_preset(name: str, folder: Path, preset: Preset, *, replace: bool = Fals
     content = preset.model_copy(update={"plan": kept}).model_dump(mode="json", exclude_defaults=True)
     atomic_write(path, tomli_w.dumps(content))
     return path
+
+
+def _refuse_beyond(name: str, value: float, bounds: Range) -> None:
+    """Raise InvalidInput for a value outside of a preset's range, with the ways out."""
+    low, high = bounds
+    if not low <= value <= high:
+        raise InvalidInput(
+            f"{name}: {low:g} to {high:g}, not {value:g}",
+            hint=f"--preset experimental (quality: experimental in an order) takes {value_range(name)}, and "
+            f"a preset of your own its own values: oblik preset save mine --set {name}={value:g}",
+        )
 
 
 def _refuse_values(values: Mapping[str, Any]) -> None:

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from oblik.errors import NotFound
 from oblik.likeness.advice import raise_scale, retrain
 from oblik.likeness.findings import Advice, LikenessReport, Verdict
 from oblik.likeness.gate import ENOUGH_STRESS, MISS, WANTED_TPR, acceptance
@@ -28,6 +30,7 @@ from oblik.training.artifact import LoraArtifact
 NAMED = 4
 """So many of the conditions that fail are named."""
 FAST, RELIABLE = "fast", "reliable"
+SUMMARY = "acceptance.json"
 
 
 class Condition(BaseModel):
@@ -100,6 +103,33 @@ class Acceptance(BaseModel):
             return f"{found}: even the upper end, {100 * tpr.high:.1f} %, is below {wanted}"
         return f"{found}: {wanted} is not proven, the lower end is {100 * tpr.low:.1f} %"
 
+    @property
+    def failing(self) -> str:
+        """Which conditions fall short, in words; empty where none does."""
+        return _failing(self.conditions, self.threshold)
+
+
+def read_acceptance(folder: Path, mode: str = FAST) -> Acceptance:
+    """Read an artifact's ``acceptance.json``. Raises NotFound with the command that makes one."""
+    path = folder / of_mode(SUMMARY, mode)
+    if not path.is_file():
+        hint = "oblik likeness accept" if mode == FAST else f"oblik likeness accept --mode {mode}"
+        raise NotFound(f"LoRA {folder.name} was not tested yet", hint=hint)
+    return Acceptance.model_validate_json(path.read_text(encoding="utf-8"))
+
+
+def last_test(folder: Path) -> Acceptance | None:
+    """The newest test of an artifact, in whichever mode; None where it was not tested."""
+    modes = (mode for mode in (FAST, RELIABLE) if (folder / of_mode(SUMMARY, mode)).is_file())
+    found = (read_acceptance(folder, mode) for mode in modes)
+    return max(found, key=lambda test: test.created_at, default=None)
+
+
+def of_mode(name: str, mode: str) -> str:
+    """``acceptance.json`` -> ``acceptance-reliable.json``: the fast test has the plain name."""
+    stem, dot, end = name.partition(".")
+    return name if mode == FAST else f"{stem}-{mode}{dot}{end}"
+
 
 def weigh(
     report: LikenessReport,
@@ -170,15 +200,27 @@ def _remedies(
 
 def _photograph(report: LikenessReport, conditions: list[Condition]) -> Advice | None:
     """The conditions that the LoRA has not learned, the worst first."""
-    failed = sorted((row for row in conditions if row.recognised < WANTED_TPR * len(row.likeness)), key=_mean)
-    if not failed:
+    failing = _failing(conditions, report.calibration.threshold)
+    if not failing:
         return None
-    named = ", ".join(f"{row.name} {_mean(row):.2f}" for row in failed[:NAMED])
-    text = (
-        f"photograph: {len(failed)} of {len(conditions)} conditions fall short of the threshold "
-        f"{report.calibration.threshold:.2f} ({named}): take photos of these, then oblik dataset build PHOTOS"
+    text = f"photograph: {failing}: take photos of these, then oblik dataset build PHOTOS"
+    return Advice(topic="photograph", text=text, number=len(_failed(conditions)))
+
+
+def _failing(conditions: list[Condition], threshold: float) -> str:
+    """As "5 of 12 conditions fall short of the threshold 0.48 (profile 0 of 2, mean 0.31; ...)"."""
+    failed = _failed(conditions)
+    named = "; ".join(
+        f"{row.name} {row.recognised} of {len(row.likeness)}, mean {_mean(row):.2f}" for row in failed[:NAMED]
     )
-    return Advice(topic="photograph", text=text, number=len(failed))
+    more = "; ..." if len(failed) > NAMED else ""
+    short = f"{len(failed)} of {len(conditions)} conditions fall short of the threshold {threshold:.2f}"
+    return f"{short} ({named}{more})" if failed else ""
+
+
+def _failed(conditions: list[Condition]) -> list[Condition]:
+    """Those of which too few pictures reach the threshold, the worst first."""
+    return sorted((row for row in conditions if row.recognised < WANTED_TPR * len(row.likeness)), key=_mean)
 
 
 def _other(report: LikenessReport, remedies: list[Advice]) -> list[Advice]:

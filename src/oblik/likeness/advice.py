@@ -27,15 +27,23 @@ def advise(report: LikenessReport, lora_scale: float | None = None) -> list[Advi
     return [advice for advice in found if advice is not None]
 
 
-def remedies(report: LikenessReport, artifact: LoraArtifact | None, lora_scale: float) -> list[Advice]:
+def remedies(
+    report: LikenessReport, artifact: LoraArtifact | None, lora_scale: float, failing: str = ""
+) -> list[Advice]:
     """What is left to do about pictures that fall short: photograph, retrain, raise the scale; what does not
-    apply is left out."""
+    apply is left out. ``failing`` says in which conditions the LoRA's last test fell short."""
     short = report.calibration.threshold - report.mean.value
+    if failing:
+        what = f", and in the last test of the LoRA {failing}: take photos of these"
+    else:
+        what = (
+            ": take photos of the face from the front and in half profile (oblik likeness accept names "
+            "conditions that fail)"
+        )
     photograph = Advice(
         topic="photograph",
-        text=f"photograph: the mean is {short:.2f} below the threshold: take photos of the face from the "
-        "front and in half profile (oblik likeness accept names conditions that fail), then oblik dataset "
-        "build PHOTOS",
+        text=f"photograph: the mean is {short:.2f} below the threshold{what}, then "
+        "oblik dataset build PHOTOS",
         number=short,
     )
     found = (photograph, retrain(report, artifact) if artifact else None, raise_scale(report, lora_scale))

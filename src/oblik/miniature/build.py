@@ -41,7 +41,7 @@ from oblik.miniature.manifest import write_manifest
 from oblik.miniature.probes import TELLER, WORDS_FILE, train_probe, write_teller
 from oblik.miniature.prompts import KEEP_OF_ANYBODY, all_phrases, write_prompts
 from oblik.miniature.samples import SamplePage
-from oblik.miniature.train_edit import EditRecipe, edit_material, train_edit, write_edit
+from oblik.miniature.train_edit import EditRecipe, edit_material, read_edit, train_edit, write_edit
 from oblik.miniature.train_faces import FaceRecipe, embed_corpus, train_embedder, train_landmarks
 from oblik.miniature.train_transformer import (
     Material,
@@ -179,7 +179,7 @@ class Build:
         write_manifest(out)
 
     def edit(self, pack: Path, out: Path) -> None:
-        """Write into ``out`` what ``pack`` is, with a LoRA that edits."""
+        """Write into ``out`` what ``pack`` is, with a LoRA that edits; the one that it has learns further."""
         painter = Painter(self.recipe.transformer.seed, special_ids(self.tokenizer()))
         painter.load_state_dict(load_file(self.work / START), strict=False)
         prepare_for_speed(painter)
@@ -190,7 +190,16 @@ class Build:
         )
         material = replace(material, prompts=prompts)
         pictures = edit_material(corpus, material.latents, self.vae(), self.work, recipe, self.progress)
-        weights = train_edit(material, corpus.people, pictures, painter, self.work, recipe, self.progress)
+        weights = train_edit(
+            material,
+            corpus.people,
+            pictures,
+            painter,
+            self.work,
+            recipe,
+            self.progress,
+            read_edit(pack / "edit"),
+        )
         if out.resolve() != pack.resolve():
             shutil.copytree(pack, out, dirs_exist_ok=True)
         write_edit(out / "edit", weights)

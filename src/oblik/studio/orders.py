@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from oblik.flows.orders import Bench
     from oblik.generation.order_report import OrderReport
     from oblik.generation.plan import Plan
-    from oblik.generation.presets import Known
+    from oblik.generation.presets import Known, Range
     from oblik.packs.manifest import Pack
     from oblik.progress import Progress
     from oblik.settings import Settings
@@ -42,10 +42,12 @@ class Checked(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """A preset and the plan it makes with the active pack, but for prompt and persona."""
+    """A preset and the plan it makes with the active pack, but for prompt and persona; the ranges that it
+    gives values there."""
 
     known: Known
     plan: Plan
+    ranges: dict[str, Range]
 
 
 def run_order(settings: Settings, path: Path, *, progress: Progress | None = None) -> Ordered:
@@ -178,7 +180,8 @@ def _shown(known: Known, pack: Pack) -> Shown:
     from oblik.generation.presets import plan_from
 
     seeds = () if "seeds" in known.preset.plan else (1,)
-    return Shown(known, plan_from(known.preset, pack, {**NOBODYS_PICTURE, "seeds": seeds or None}))
+    plan = plan_from(known.preset, pack, {**NOBODYS_PICTURE, "seeds": seeds or None})
+    return Shown(known, plan, known.preset.ranges_for(pack.family))
 
 
 def _own(settings: Settings) -> Path:
