@@ -26,7 +26,7 @@ from oblik.flows.adapter import (
 )
 from oblik.generation.adapters import Sight
 from oblik.generation.backends.references import References
-from oblik.generation.plan import Plan, Reference
+from oblik.generation.plan import Plan
 from oblik.miniature.people import Person
 from oblik.miniature.render import render
 from oblik.miniature.shots import Shot
@@ -153,13 +153,14 @@ def test_a_stopped_run_goes_on_to_the_same_weights_and_rung_one_reads_them(
     photo = broken.persona("p").root / "a.png"
     photo.parent.mkdir(parents=True)
     Image.open(folder / "p0" / "0.png").save(photo)
-    plan = Plan(
-        pack="miniature", persona="p", prompt="photo of a person", seeds=(1,),
-        references=(Reference(image="a.png"),),
-    )  # fmt: skip
-    referred = References.of(plan, pack, Sight(broken.personas, lambda: stack), {})
-    assert referred is not None
-    assert referred._sha256["projector.safetensors"] == made.sha256, "the record says whose adapter it was"
+    for adapter in ("identity-tokens", "edit-reference"):  # both read the word
+        plan = Plan.model_validate({
+            "pack": "miniature", "persona": "p", "prompt": "photo of a person", "seeds": (1,),
+            "references": [{"image": "a.png", "adapter": adapter}],
+        })  # fmt: skip
+        referred = References.of(plan, pack, Sight(broken.personas, lambda: stack), {})
+        assert referred is not None
+        assert referred._sha256["projector.safetensors"] == made.sha256, "the record says whose it was"
 
     remove_adapter("miniature", broken)
     assert open_pack("miniature", broken).find(str(FILE)).is_relative_to(pack.folder)

@@ -240,10 +240,12 @@ class Sight:
         files = zip(plan.references, self.photos(plan), strict=True)
         found = {reference.image: sha256_file(path) for reference, path in files}
         parts = pack.manifest.components.values()
-        adapter = weights_of(plan.references[0].adapter, pack)
         versioned = {pack.folder / file.path for part in parts for file in part.files}
-        if adapter.is_file() and adapter not in versioned:
-            found[adapter.name] = sha256_file(adapter)
+        name = plan.references[0].adapter
+        for read in (name, *(["identity-tokens"] if name == "edit-reference" else [])):
+            adapter = weights_of(read, pack)
+            if adapter.is_file() and adapter not in versioned:
+                found[adapter.name] = sha256_file(adapter)
         return found
 
     def vectors(self, plan: Plan, stack: FaceStack) -> NDArray[np.float32]:

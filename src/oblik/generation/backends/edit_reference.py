@@ -29,12 +29,14 @@ from transformers import BatchFeature, Qwen2VLImageProcessorPil
 
 from oblik.diffusion.families.family import family_of, pooled_share
 from oblik.diffusion.families.qwen_image import EDITOR, EYES
+from oblik.diffusion.identity import FILE
 from oblik.diffusion.lora import ADAPTER as PERSON
 from oblik.diffusion.lora import lora_layers
 from oblik.errors import PackBroken
 from oblik.faces.crops import GREY, hide
 from oblik.generation.backends.beside import Shown, beside
 from oblik.generation.backends.identity_tokens import IdentityTokens
+from oblik.generation.backends.shortage import is_shortage
 from oblik.generation.plan import Plan
 from oblik.packs.manifest import OpenPack
 
@@ -63,7 +65,7 @@ class EditReference:
         self, pipeline: Any, plan: Plan, vectors_ND: NDArray[np.float32], *, pack: OpenPack, stack: str
     ) -> dict[str, Any]:
         """Text states without pictures: identity tokens, where the pack has them, else nothing instead."""
-        if not (pack.folder / "identity" / "projector.safetensors").is_file():
+        if not pack.find(str(FILE)).is_file():
             return {}
         return IdentityTokens().words(pipeline, plan, vectors_ND, pack=pack, stack=stack)
 
@@ -171,6 +173,8 @@ def _with_lora(pipeline: Any, plan: Plan, pack: OpenPack) -> Iterator[None]:
             warnings.filterwarnings("ignore", "Already found a `peft_config`")
             pipeline.load_lora_weights(pack.folder / LORA.parent, weight_name=LORA.name, adapter_name=ADAPTER)
     except (OSError, ValueError, RuntimeError) as broken:
+        if is_shortage(broken):
+            raise
         raise PackBroken(f"{LORA} cannot be loaded: {broken}", hint="oblik pack verify") from broken
     try:
         transformer.set_adapters([*person, ADAPTER], [plan.lora_scale] * len(person) + [1.0])
