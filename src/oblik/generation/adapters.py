@@ -242,8 +242,9 @@ class Sight:
         parts = pack.manifest.components.values()
         versioned = {pack.folder / file.path for part in parts for file in part.files}
         name = plan.references[0].adapter
-        for read in (name, *(["identity-tokens"] if name == "edit-reference" else [])):
-            adapter = weights_of(read, pack)
+        read: list[AdapterName] = [name, "identity-tokens"] if name == "edit-reference" else [name]
+        for each in read:
+            adapter = weights_of(each, pack)
             if adapter.is_file() and adapter not in versioned:
                 found[adapter.name] = sha256_file(adapter)
         return found
