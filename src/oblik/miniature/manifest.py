@@ -13,7 +13,7 @@ from oblik.packs.store import MANIFEST
 from oblik.paths import atomic_write, sha256_file
 from oblik.training.config import ATTENTION_TARGETS
 
-VERSION = "5"
+VERSION = "6"
 PARTS = {
     "pipeline": "model_index.json", "transformer": "transformer", "text_encoder": "text_encoder",
     "vae": "vae", "tokenizer": "tokenizer", "scheduler": "scheduler", "faces": "faces", "words": "words",
