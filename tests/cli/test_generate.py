@@ -42,6 +42,22 @@ def test_without_a_persona_the_next_command_is_named(tmp_path: Path, words: list
     assert "oblik persona create" in result.output
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["sitter", "in a park"], "sitter"),
+        (["sitter", "in a park", "--persona", "sitter"], "sitter"),
+        (["sitter", "in a park", "--persona", "other"], "sitter or other?"),
+        (["smiling", "in", "a", "park"], "in quotes"),
+        ([], "Missing argument"),
+    ],
+)
+def test_the_persona_may_stand_before_the_prompt(tmp_path: Path, words: list[str], said: str) -> None:
+    result = CliRunner().invoke(main, ["--home", str(tmp_path), "generate", *words])
+    assert result.exit_code == 2
+    assert said in result.output
+
+
 def test_a_stranger_has_no_reliable_mode(tmp_path: Path) -> None:
     words = ["--home", str(tmp_path), "generate", "in a park", "--mode", "reliable", "--no-token"]
     result = CliRunner().invoke(main, words)

@@ -42,8 +42,17 @@ def seed_list(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     return tuple(seeds)
 
 
+def whom_and_what(
+    ctx: click.Context, param: click.Parameter, words: tuple[str, ...]
+) -> tuple[str | None, str]:
+    """``[PERSONA] PROMPT`` as (persona, prompt)."""
+    if len(words) > 2:
+        raise click.UsageError('write the prompt in quotes: oblik generate "smiling, in a park"', ctx)
+    return (words[0] if len(words) == 2 else None), words[-1]
+
+
 @click.command()
-@click.argument("prompt")
+@click.argument("said", nargs=-1, required=True, metavar="[PERSONA] PROMPT", callback=whom_and_what)
 @click.option("--persona", "slug", help="Persona to show.  [the active one]")
 @click.option("--seeds", callback=seed_list, metavar="1,2,3|1-8", help="One picture for each seed.  [1-8]")
 @click.option(
@@ -105,7 +114,7 @@ def seed_list(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 def command(
     settings: Settings,
     /,
-    prompt: str,
+    said: tuple[str | None, str],
     slug: str | None,
     seeds: tuple[int, ...] | None,
     count: int | None,
@@ -123,7 +132,7 @@ def command(
     control_scale: float,
     **asked: Any,
 ) -> None:
-    """Make portraits from PROMPT, for example "in a park, smiling".
+    """Make portraits of PERSONA (the active one) from PROMPT, for example "in a park, smiling".
 
     The persona's token is put in front when the prompt lacks it. Likeness is measured; while its mean is
     below the persona's threshold the rungs of the reliable mode are climbed: 1 the person's own photos as
@@ -133,6 +142,10 @@ def command(
     with the range. --preset experimental takes 1 to 150 steps, guidance 1 to 20 and a scale of 0 to 1.5, and
     a preset of your own (oblik preset save) what you wrote into it.
     """
+    named, prompt = said
+    if named and slug and named != slug:
+        raise click.UsageError(f"{named} or {slug}? name one persona")
+    slug = named or slug
     if no_token and mode == "reliable":
         raise click.UsageError("--mode reliable shows the persona; --no-token shows a stranger")
     if seeds and (count or seed is not None):
