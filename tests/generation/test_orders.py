@@ -99,7 +99,7 @@ items:
         ("items", 1, "plan", "controls"),
     )
     typed = {parameter.name for parameter in command.params}
-    elsewhere = {"prompt", "slug", "seeds", "count", "seed", "lora", "preset", "style"}
+    elsewhere = {"said", "slug", "seeds", "count", "seed", "lora", "preset", "style"}
     as_control, only_typed = (
         {"pose", "depth", "given", "control_scale"},
         {"max_rung", "no_auto", "no_lora", "no_token"},

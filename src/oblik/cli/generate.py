@@ -132,11 +132,12 @@ def command(
     control_scale: float,
     **asked: Any,
 ) -> None:
-    """Make portraits of PERSONA (the active one) from PROMPT, for example "in a park, smiling".
+    """Make portraits from PROMPT, for example "in a park, smiling".
 
-    The persona's token is put in front when the prompt lacks it. Likeness is measured; while its mean is
-    below the persona's threshold the rungs of the reliable mode are climbed: 1 the person's own photos as
-    references, on the face only; 2 larger, more steps; 3 an edit of the face, in packs that have it.
+    They show PERSONA, or the active one, whose token is put in front when the prompt lacks it. Likeness is
+    measured; while its mean is below the persona's threshold the rungs of the reliable mode are climbed: 1
+    the person's own photos as references, on the face only; 2 larger, more steps; 3 an edit of the face, in
+    packs that have it.
 
     How far steps, guidance and the LoRA's scale may go is the preset's business; what lies outside is refused
     with the range. --preset experimental takes 1 to 150 steps, guidance 1 to 20 and a scale of 0 to 1.5, and
