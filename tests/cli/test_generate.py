@@ -118,6 +118,7 @@ def test_the_next_command_is_the_useful_one(
 ) -> None:
     record = measured(threshold, scores, mode)
     assert following(record, "in a park") == said
+    assert following(record, "in a park", "sitter") == said.replace("oblik", "oblik --persona sitter")
 
 
 @pytest.mark.parametrize("weight", ["0", "0.3"])

@@ -172,7 +172,7 @@ def command(
     click.echo(f"{len(record.pictures)} pictures, {ids}{sum(record.seconds.values()):.1f} s")
     click.echo(str(made.folder / (record.grid or "")))
     if not no_token:
-        click.echo(f"next: {following(record, prompt)}")
+        click.echo(f"next: {following(record, prompt, slug)}")
 
 
 def score_lines(record: Record) -> list[str]:
@@ -189,14 +189,16 @@ def score_lines(record: Record) -> list[str]:
     return [*lines[: SHOWN - 1], f"  and {len(lines) - SHOWN + 1} more: oblik likeness measure names all"]
 
 
-def following(record: Record, prompt: str) -> str:
-    """The command that helps most: measure, raise what fell short, or look."""
+def following(record: Record, prompt: str, slug: str | None = None) -> str:
+    """The command that helps most: measure, raise what fell short, or look. ``slug`` is whom the last one
+    named, and so does this."""
+    begun = f"oblik --persona {slug}" if slug else "oblik"
     if record.threshold is None:
-        return "oblik likeness"
+        return f"{begun} likeness"
     scores = [picture.likeness or 0.0 for picture in record.pictures]
     if record.asked.mode == "fast" and sum(scores) < record.threshold * len(scores):
-        return f"oblik generate {shlex.quote(prompt)} --mode reliable"
-    return "oblik gallery open"
+        return f"{begun} generate {shlex.quote(prompt)} --mode reliable"
+    return f"{begun} gallery open"
 
 
 def _wish(files: dict[str, Path | None], scale: float) -> list[dict[str, Any]] | None:
